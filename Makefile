@@ -1,0 +1,55 @@
+# Two commands for a newcomer: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONUNBUFFERED := 1
+CORES ?= all
+
+.PHONY: help env demo test test-slow check format clean clean-results
+
+help:
+	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
+	@echo "make test    the test-suite (minutes)"
+	@echo "make env     the environment in $(VENV), from requirements.lock"
+	@echo "make check   formatting, types, lint and tests, as in continuous integration"
+	@echo "make clean   remove results, data made here, logs and caches (raw files of your own stay)"
+
+env: $(VENV)/.complete
+
+$(VENV)/.complete: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: env
+	@caloforge unlock
+	snakemake --cores $(CORES)
+	@echo; echo "Report: $(CURDIR)/results/demo/report.html"
+
+test: env
+	pytest -n 2
+
+test-slow: env
+	pytest -m slow
+
+check: env
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	pytest -n 2
+
+format: env
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+clean-results:
+	rm -rf results logs
+
+clean: clean-results
+	rm -rf data/store data/preprocessed data/fingerprints.json .snakemake .pytest_cache .mypy_cache .ruff_cache
+	-[ -d data/raw ] && find data/raw -name '*.h5.json' -print0 | while IFS= read -r -d '' f; do rm -f "$${f%.json}" "$$f"; done
