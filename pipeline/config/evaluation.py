@@ -1,0 +1,67 @@
+"""Configuration of the evaluation: what is compared, on which mesh, in which bins."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.config.detectors import Cells
+from pipeline.config.spec import Spec
+
+Figure = Literal[
+    "longitudinal_profile",
+    "radial_profile",
+    "azimuthal_profile",
+    "energy_response",
+    "linearity",
+    "resolution",
+    "cell_spectrum",
+    "hits",
+    "moments",
+    "azimuthal_asymmetry",
+    "shower_images",
+    "energy_prediction",
+    "training_curves",
+    "summary",
+]
+
+
+class EvaluationSpec(Spec):
+    """Compares every sample with the reference data set's test split, beside the Geant4 floor.
+
+    The test split is halved by the shower hash: one half is the reference, the other the floor.
+    """
+
+    reference: str = Field(description="data set whose test split is the truth")
+    rebin: Cells = Field((1, 1, 1), description="cells summed along (r, phi, z) before comparing")
+    threshold_mev: PositiveFloat = Field(5e-4, description="cells below it are empty, on all sides alike")
+    showers: PositiveInt = Field(1000, description="showers on each side")
+    energy_bins: PositiveInt = Field(3, description="bins equal in log E_inc")
+    bins: PositiveInt = Field(10, description="quantile bins of a separation power")
+    bootstrap: PositiveInt = Field(50, description="replicas behind an error")
+    classifier_seeds: PositiveInt = 3
+    version: int = 1
+
+
+class FiguresSpec(Spec):
+    """Which figures the report holds, and how they look."""
+
+    draw: tuple[Figure, ...] = (
+        "summary",
+        "longitudinal_profile",
+        "radial_profile",
+        "azimuthal_profile",
+        "energy_response",
+        "linearity",
+        "resolution",
+        "cell_spectrum",
+        "hits",
+        "moments",
+        "azimuthal_asymmetry",
+        "shower_images",
+        "energy_prediction",
+        "training_curves",
+    )
+    images: NonNegativeInt = Field(4, description="showers shown in the image figure")
+    version: int = 1

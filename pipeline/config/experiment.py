@@ -1,0 +1,247 @@
+"""One experiment = one YAML file = one `Config`, validated as a whole before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.config.data import DatasetSpec, RecipeSpec, SplitSpec
+from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
+from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
+from pipeline.config.runs import DiffusionSpec, Model, RunSpec, SampleSpec
+from pipeline.config.spec import Spec
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
+
+
+class ConfigError(ValueError):
+    """The configuration is refused; the message lists every error with its key."""
+
+
+class Config(Spec):
+    """A whole experiment."""
+
+    experiment: str = Field(pattern=NAME)
+    seed: int = 1
+    smoke: bool = Field(False, description="run the whole DAG with 64 showers and 20 steps")
+    data_lock: str | None = Field(None, description="file written by `caloforge freeze`; newer files are ignored")
+    detectors: dict[str, DetectorSpec] = {}
+    datasets: dict[str, DatasetSpec] = Field(min_length=1)
+    splits: SplitSpec = SplitSpec()
+    preprocessing: dict[str, RecipeSpec] = {}
+    runs: dict[str, RunSpec] = {}
+    samples: dict[str, SampleSpec] = {}
+    evaluation: EvaluationSpec | None = None
+    figures: FiguresSpec = FiguresSpec()
+
+    # ------------------------------------------------------------------------------- look-ups
+
+    def detector(self, name: str) -> DetectorSpec:
+        """The detector of that name: the configuration's, else a built-in one."""
+        return self.detectors.get(name) or BUILT_IN_DETECTORS[name]
+
+    def raw_mesh(self, dataset: str) -> MeshSpec:
+        """The mesh on which the data set's raw showers are stored."""
+        spec = self.datasets[dataset]
+        simulated = spec.simulate.mesh if spec.simulate else None
+        return spec.mesh or simulated or self.detector(spec.detector).mesh
+
+    def lineage(self, run: str) -> list[str]:
+        """The run and the runs that it starts from, youngest first."""
+        chain = [run]
+        while (parent := self.runs[chain[-1]].start_from) is not None:
+            chain.append(parent)
+        return chain
+
+    def model_of(self, run: str) -> Model:
+        """The network of a run, inherited through `start_from`."""
+        model = next((self.runs[r].model for r in self.lineage(run) if self.runs[r].model), None)
+        assert model is not None  # guaranteed by validation
+        return model
+
+    def head_runs(self) -> list[str]:
+        """Runs that predict a label."""
+        return [name for name, run in self.runs.items() if run.head]
+
+    # ------------------------------------------------------------------------------ validation
+
+    @model_validator(mode="after")
+    def _whole(self) -> Config:
+        errors = [*self._names(), *self._references()]
+        if not errors:
+            errors = [*self._run_errors(), *self._sample_errors()]
+        if errors:
+            raise ValueError("; ".join(errors))
+        return self
+
+    def _names(self) -> list[str]:
+        import re
+
+        groups = {"datasets": self.datasets, "preprocessing": self.preprocessing, "runs": self.runs,
+                  "samples": self.samples}
+        return [
+            f"{group}.{name}: expected a name of letters, digits and _, got '{name}'"
+            for group, members in groups.items()
+            for name in members
+            if not re.match(NAME, name)
+        ] + [f"samples.{name}: the name is taken by the reference; choose another"
+             for name in self.samples if name in ("reference", "floor")]
+
+    def _references(self) -> list[str]:
+        errors = []
+        known = sorted({*self.detectors, *BUILT_IN_DETECTORS})
+        for name, dataset in self.datasets.items():
+            if dataset.detector not in known:
+                errors.append(_unknown(f"datasets.{name}.detector", dataset.detector, known))
+            if not dataset.files and dataset.simulate is None:
+                errors.append(f"datasets.{name}: expected 'files' or 'simulate', got neither; name the raw files")
+            if dataset.simulate and dataset.simulate.layout != dataset.format:
+                errors.append(f"datasets.{name}.simulate.layout: expected '{dataset.format}' as in 'format', "
+                              f"got '{dataset.simulate.layout}'")
+        for name, run in self.runs.items():
+            if run.recipe not in self.preprocessing:
+                errors.append(_unknown(f"runs.{name}.recipe", run.recipe, self.preprocessing))
+            errors += [_unknown(f"runs.{name}.data", d, self.datasets) for d in run.data if d not in self.datasets]
+            if run.start_from is None and run.model is None:
+                errors.append(f"runs.{name}: expected 'model' or 'start_from', got neither")
+            if run.start_from is not None and run.start_from not in self.runs:
+                errors.append(_unknown(f"runs.{name}.start_from", run.start_from, self.runs))
+            elif self._cycle(name):
+                errors.append(f"runs.{name}.start_from: expected a chain that ends, got a circle")
+        for name, sample in self.samples.items():
+            if sample.run not in self.runs:
+                errors.append(_unknown(f"samples.{name}.run", sample.run, self.runs))
+        if self.evaluation and self.evaluation.reference not in self.datasets:
+            errors.append(_unknown("evaluation.reference", self.evaluation.reference, self.datasets))
+        if self.samples and not self.evaluation:
+            errors.append("samples: expected an 'evaluation' section that names the conditions, got none")
+        return errors
+
+    def _cycle(self, run: str) -> bool:
+        seen: set[str] = set()
+        current: str | None = run
+        while current in self.runs:
+            if current in seen:
+                return True
+            seen.add(current)
+            current = self.runs[current].start_from
+        return False
+
+    def _run_errors(self) -> list[str]:
+        errors = []
+        for name, run in self.runs.items():
+            meshes = set()
+            for dataset in run.data:
+                try:
+                    meshes.add(self.preprocessing[run.recipe].mesh_after(self.raw_mesh(dataset)).cells)
+                except ValueError as error:
+                    errors.append(f"runs.{name}: recipe '{run.recipe}' on data set '{dataset}': {error}")
+                augment = run.training.augment
+                spec = self.datasets[dataset]
+                angle = spec.angle_deg or (spec.simulate.angle_deg if spec.simulate else None)
+                if augment.rotate_phi and angle != 90:
+                    errors.append(f"runs.{name}.training.augment.rotate_phi: expected data at 90 degrees, got "
+                                  f"'{dataset}' at {angle}; rotation is exact at 90 degrees only")
+            if len(meshes) > 1:
+                errors.append(f"runs.{name}: expected one mesh behind recipe '{run.recipe}', got {sorted(meshes)}")
+            model = self.model_of(name)
+            for cells in meshes:
+                if any(c % p for c, p in zip(cells, model.patch, strict=True)):
+                    errors.append(f"runs.{name}.model.patch: expected a divisor of the mesh {list(cells)}, "
+                                  f"got {list(model.patch)}")
+            if run.head:
+                errors += self._leaks(name, run.head.predict)
+        return errors
+
+    def _leaks(self, run: str, label: str) -> list[str]:
+        """A head that predicts a label may not see it: not in a recipe, not in a condition, nor its parents."""
+        errors = []
+        for name in self.lineage(run):
+            recipe = self.runs[name].recipe
+            if label in self.preprocessing[recipe].reads:
+                steps = [s.name for s in self.preprocessing[recipe].steps if label in s.reads]
+                errors.append(f"runs.{run}: predicts '{label}', but recipe '{recipe}' of run '{name}' reads it "
+                              f"({', '.join(steps)}); use a recipe without it")
+            model = self.runs[name].model
+            if isinstance(model, DiffusionSpec) and label in model.conditions:
+                errors.append(f"runs.{run}: predicts '{label}', but run '{name}' is conditioned on it; "
+                              f"take it out of runs.{name}.model.conditions")
+        return errors
+
+    def _sample_errors(self) -> list[str]:
+        errors = []
+        for name, sample in self.samples.items():
+            if not isinstance(self.model_of(sample.run), DiffusionSpec) or self.runs[sample.run].head:
+                errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
+        if self.evaluation:
+            cells = self.raw_mesh(self.evaluation.reference).cells
+            if any(c % f for c, f in zip(cells, self.evaluation.rebin, strict=True)):
+                errors.append(f"evaluation.rebin: expected divisors of the mesh {list(cells)}, "
+                              f"got {list(self.evaluation.rebin)}")
+        return errors
+
+    # ----------------------------------------------------------------------------------- smoke
+
+    def smoked(self) -> Config:
+        """The same DAG at 64 showers and 20 steps when `smoke: true`, else the configuration itself."""
+        if not self.smoke:
+            return self
+        content = self.model_dump(mode="json", exclude_unset=True)
+        content["experiment"] = f"{self.experiment}_smoke"
+        for dataset in content["datasets"].values():
+            if dataset.get("simulate"):
+                dataset["simulate"] |= {"files": 2, "showers": 32, "engine": "parametric"}
+        content["splits"] = {"train": 0.5, "validation": 0.1, "test": 0.4}
+        for run in content["runs"].values():
+            batch = min(16, run["training"].get("batch_size", 16))
+            run["training"] |= {"samples": 20 * batch, "batch_size": batch, "warmup_samples": 2 * batch,
+                                "validate_every": 10 * batch, "checkpoint_every": 10 * batch}
+        if content.get("evaluation"):
+            content["evaluation"] |= {"showers": 8, "bootstrap": 5, "classifier_seeds": 1}
+        return Config.model_validate(content)
+
+
+def load_config(source: str | Path | dict[str, Any]) -> Config:
+    """A validated configuration from a YAML file or Snakemake's `config` dictionary.
+
+    Raises `ConfigError` that names the file and lists every error at once.
+    """
+    where = str(source) if not isinstance(source, dict) else "configuration"
+    if isinstance(source, dict):
+        content: Any = source
+    else:
+        try:
+            content = yaml.safe_load(Path(source).read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"{where}: expected a configuration file, found none; "
+                              "see config/config.yaml for an example") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{where}: expected YAML, got: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: expected a mapping of keys, got {type(content).__name__}")
+    try:
+        return Config.model_validate(content).smoked()
+    except ValidationError as error:
+        raise ConfigError(_explained(where, error)) from None
+
+
+def _explained(where: str, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key; check its spelling with `caloforge config explain`"
+        elif not isinstance(item.get("input"), dict | list):
+            message += f", got {item.get('input')!r}"
+        lines += [f"  {key}: {part}" if key != "(whole)" else f"  {part}" for part in message.split("; ")] \
+            if key == "(whole)" else [f"  {key}: {message}"]
+    plural = "errors" if len(lines) > 1 else "error"
+    return f"{where}: {len(lines)} {plural}\n" + "\n".join(lines)
+
+
+def _unknown(key: str, got: str, known: Any) -> str:
+    return f"{key}: expected one of {sorted(known)}, got '{got}'"

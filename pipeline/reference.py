@@ -1,0 +1,109 @@
+"""The reference of all configuration keys, made from the specs themselves: explanations and config/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.config import Config, ConfigError
+
+_HEAD = """# Configuration
+
+One YAML file is one experiment. `caloforge config check FILE` validates it with all errors at once,
+`caloforge config explain KEY` explains a key, `caloforge config schema` prints the JSON schema.
+This page is made by `caloforge config reference`; `<name>` stands for a name of your choice.
+
+| file | what it is |
+|---|---|
+| `config.yaml` | the demo: real Geant4 showers, minutes on two cores |
+| `test.yaml` | the whole pipeline on parametric showers, for tests |
+| `experiments/full.yaml` | both detectors on the full mesh, for a GPU |
+
+| key | type | default | meaning |
+|---|---|---|---|
+"""
+
+
+def as_markdown() -> str:
+    """The reference table of all keys."""
+    rows = [f"| `{key}` | {kind} | {default} | {meaning} |" for key, kind, default, meaning in _keys()]
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+def explain(key: str) -> str:
+    """The keys at or below `key` (names of your own may be left out); ConfigError when there is none."""
+    wanted = [part for part in key.split(".") if part]
+    lines = []
+    for name, kind, default, meaning in _keys():
+        parts = [part for part in name.split(".") if not part.startswith("<")]
+        if parts[: len(wanted)] == wanted:
+            lines.append(f"{name}: {kind}" + (f" (default {default})" if default else "") +
+                         (f"\n    {meaning}" if meaning else ""))
+    if not lines:
+        raise ConfigError(f"explain {key}: expected a key of the configuration, got none like it; "
+                          "`caloforge config explain` lists all")
+    return "\n".join(lines)
+
+
+def _keys() -> Iterator[tuple[str, str, str, str]]:
+    schema = Config.model_json_schema()
+    yield from _properties(schema, schema, "")
+
+
+def _properties(schema: dict[str, Any], root: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    required = set(schema.get("required", ()))
+    for name, entry in schema.get("properties", {}).items():
+        if name == "version" or name.endswith("_version"):
+            continue
+        key = f"{prefix}{name}"
+        target, kind = _resolved(entry, root)
+        default = "required" if name in required else _shown(entry.get("default"))
+        yield key, kind, default, (entry.get("description") or _first_line(target)).replace("|", "or")
+        yield from _below(target, root, key)
+
+
+def _below(target: dict[str, Any], root: dict[str, Any], key: str) -> Iterator[tuple[str, str, str, str]]:
+    if "properties" in target:
+        yield from _properties(target, root, f"{key}.")
+    elif isinstance(target.get("additionalProperties"), dict):
+        inner, kind = _resolved(target["additionalProperties"], root)
+        yield f"{key}.<name>", kind, "", _first_line(inner)
+        steps = inner.get("properties", {}).get("steps", {})
+        if "items" in steps:  # a recipe is written as the list of its steps
+            yield from _variants(steps["items"], root, f"{key}.<name>.")
+        else:
+            yield from _below(inner, root, f"{key}.<name>")
+    elif "discriminator" in target:
+        yield from _variants(target, root, f"{key}.")
+
+
+def _variants(union: dict[str, Any], root: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for name, reference in union["discriminator"]["mapping"].items():
+        target = root["$defs"][reference.rpartition("/")[2]]
+        yield f"{prefix}<{name}>", "choice", "", _first_line(target)
+        fields = {k: v for k, v in target["properties"].items() if k != "name"}
+        yield from _properties({**target, "properties": fields}, root, f"{prefix}<{name}>.")
+
+
+def _resolved(entry: dict[str, Any], root: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The schema that an entry stands for (through $ref and optional), and its type in words."""
+    options = [o for o in entry.get("anyOf", [entry]) if o.get("type") != "null"]
+    target = options[0]
+    if "$ref" in target:
+        target = root["$defs"][target["$ref"].rpartition("/")[2]]
+    if "enum" in target:
+        return target, ", ".join(map(str, target["enum"]))
+    if "const" in target:
+        return target, str(target["const"])
+    return target, str(target.get("type", "choice")).replace("object", "section")
+
+
+def _shown(default: Any) -> str:
+    if default is None or isinstance(default, dict):
+        return ""
+    text = str(default)
+    return f"`{text}`" if len(text) < 60 else "all"
+
+
+def _first_line(schema: dict[str, Any]) -> str:
+    return str(schema.get("description", "")).split("\n\n")[0].replace("\n", " ").replace("|", "or")
