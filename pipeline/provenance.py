@@ -1,0 +1,131 @@
+"""What made a file: digests, fingerprints, and small JSON records that are written whole or not at all.
+
+Records hold no host and no time, so that the same inputs give the same bytes; timings go to
+`*.measured.json` files, which no digest covers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_BLOCK = 1 << 20
+_SAMPLED_BLOCKS = 16
+_SAMPLE = 1 << 16
+
+
+class ProvenanceError(RuntimeError):
+    """A record and the file it speaks of do not belong together."""
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` (fsync, rename) when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside the folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write sorted, indented JSON atomically; NaN is refused."""
+    text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON record; `ProvenanceError` naming the file when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ProvenanceError(f"{path}: expected a record, found no file; run the stage that makes it") from None
+    except ValueError as error:
+        raise ProvenanceError(f"{path}: expected JSON, got {error}; delete the file and run again") from None
+
+
+def file_digest(path: str | Path) -> str:
+    """BLAKE2b-128 of a whole file, hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as handle:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tree_digest(folder: str | Path) -> str:
+    """BLAKE2b-128 over the names and contents of all files below a folder, hexadecimal."""
+    folder = Path(folder)
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def joined_digest(digests: Iterable[str]) -> str:
+    """One digest over many, in the given order."""
+    return hashlib.blake2b("\n".join(digests).encode(), digest_size=16).hexdigest()
+
+
+def fingerprint(path: str | Path) -> str:
+    """A fast stand-in for the digest: size and 16 sampled blocks of 64 KiB, milliseconds for any size."""
+    path = Path(path)
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with open(path, "rb") as handle:
+        for i in range(_SAMPLED_BLOCKS):
+            handle.seek(max(0, (size - _SAMPLE) * i // (_SAMPLED_BLOCKS - 1)))
+            digest.update(handle.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+class FingerprintCache:
+    """Fingerprints by (path, size, mtime_ns), kept in one JSON file; a touched file is read again, once."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._known: dict[str, list[Any]] = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            self._known = {}
+        self._changed = False
+
+    def __call__(self, path: str | Path) -> str:
+        """The fingerprint of the file."""
+        stat = os.stat(path)
+        entry = self._known.get(str(path))
+        if entry is None or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
+            entry = [stat.st_size, stat.st_mtime_ns, fingerprint(path)]
+            self._known[str(path)] = entry
+            self._changed = True
+        return str(entry[2])
+
+    def save(self) -> None:
+        """Write the cache when it changed; a read-only folder only costs the next start some milliseconds."""
+        if self._changed:
+            try:
+                write_json(self.path, self._known)
+            except OSError:
+                return
+            self._changed = False
