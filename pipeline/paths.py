@@ -1,0 +1,94 @@
+"""Where every artefact lives, as functions of the names in the configuration.
+
+Data are shared between experiments (`data/`), everything else belongs to one (`results/<experiment>/`).
+A path here is always a small file; the large stores and weights lie beside it, under the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Config, digest_of
+
+DATA = Path("data")
+FINGERPRINTS = DATA / "fingerprints.json"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The artefacts of one experiment, relative to the working directory."""
+
+    config: Config
+
+    @property
+    def results(self) -> Path:
+        """Everything that belongs to this experiment alone."""
+        return Path("results") / self.config.experiment
+
+    def raw(self, dataset: str, part: str) -> Path:
+        """A raw file that the workflow simulates itself."""
+        return DATA / "raw" / dataset / f"{part}.h5"
+
+    def simulation_record(self, dataset: str, part: str) -> Path:
+        """What made a simulated raw file."""
+        return DATA / "raw" / dataset / f"{part}.h5.json"
+
+    def part(self, dataset: str, part: str) -> Path:
+        """Manifest of an ingested part; its store is beside it as `<part>.zarr`."""
+        return DATA / "store" / dataset / f"{part}.json"
+
+    def recipe_folder(self, recipe: str) -> Path:
+        """Preprocessed parts of a recipe, keyed by the digest of the recipe and of the splits."""
+        key = digest_of([self.config.preprocessing[recipe].digest(), self.config.splits.digest()])
+        return DATA / "preprocessed" / f"{recipe}-{key[:12]}"
+
+    def prefix(self, recipe: str, dataset: str, part: str) -> Path:
+        """Manifest of a preprocessed part; its store and statistics are beside it."""
+        return self.recipe_folder(recipe) / dataset / f"{part}.json"
+
+    def transform(self, recipe: str, dataset: str) -> Path:
+        """The recipe fitted on the data set's training split."""
+        return self.results / "merge" / recipe / f"{dataset}.json"
+
+    def run_folder(self, run: str) -> Path:
+        """Checkpoints, metrics and the model of a run."""
+        return self.results / "train" / run
+
+    def model(self, run: str) -> Path:
+        """Manifest of a trained model; its weights are beside it as `model.safetensors`."""
+        return self.run_folder(run) / "model.json"
+
+    def slice(self, run: str, index: int) -> Path:
+        """Manifest of the index-th slice of a long training, 1-based; the last one is the model."""
+        return self.model(run) if index == self.config.runs[run].slices else self.run_folder(run) / f"slice-{index}.json"
+
+    def sample(self, sample: str) -> Path:
+        """Generated showers, a raw file."""
+        return self.results / "generate" / f"{sample}.h5"
+
+    def sample_part(self, sample: str) -> Path:
+        """Manifest of the ingested generated showers."""
+        return self.results / "ingest" / f"{sample}.json"
+
+    def prediction(self, run: str) -> Path:
+        """The label predicted by a head for the held-out showers."""
+        return self.results / "predict" / f"{run}.json"
+
+    def evaluation(self, subject: str) -> Path:
+        """Rows and tables of a sample, of the floor, or of a head."""
+        return self.results / "evaluate" / f"{subject}.json"
+
+    @property
+    def metrics(self) -> Path:
+        """All metric rows of the experiment."""
+        return self.results / "metrics.json"
+
+    def figure(self, figure: str) -> Path:
+        """A figure; its PNG and its data are beside it."""
+        return self.results / "figures" / f"{figure}.pdf"
+
+    @property
+    def report(self) -> Path:
+        """The page one reads first."""
+        return self.results / "report.html"

@@ -1,0 +1,289 @@
+"""The plan of an experiment: its configuration, the raw files found for it, and the key of each job.
+
+The Snakefile discovers the plan once; every job of that run reads the same saved plan, so a file that
+arrives while the run goes on waits for the next one. A job's key travels in the rule's `params`: it is a
+digest of all that shapes the output and is no input file, and a change of it re-runs the job.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from pipeline.config import Config, ConfigError, DatasetSpec, digest_of, load_config
+from pipeline.paths import FINGERPRINTS, Paths
+from pipeline.provenance import FingerprintCache, read_json, write_json
+
+LOCK_VERSION = 1
+_MAGIC = "*?["
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file of a data set; `key` changes when its content does, not when it is touched."""
+
+    path: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment with its raw files, as `files[dataset][part]`."""
+
+    config: Config
+    files: Mapping[str, Mapping[str, RawFile]]
+    paths: Paths = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", Paths(self.config))
+
+    # ------------------------------------------------------------------------ find, save, load
+
+    @classmethod
+    def discover(cls, config: Config) -> Plan:
+        """The plan for the raw files that exist now, or that the lock names, or that will be simulated.
+
+        Raises ConfigError when a pattern matches nothing, two files claim one part, or a locked file changed.
+        """
+        cache = FingerprintCache(FINGERPRINTS)
+        files = {name: _find(config, name, cache) for name in config.datasets}
+        if config.data_lock:
+            files = _locked(config, files)
+        cache.save()
+        return cls(config, files)
+
+    def save(self) -> Path:
+        """Write the plan under its own digest (never changed afterwards) and return the path."""
+        content = self._content()
+        path = self.paths.results / "plans" / f"{digest_of(content)}.json"
+        if not path.exists():
+            write_json(path, content)
+        return path
+
+    def _content(self) -> dict[str, Any]:
+        files = {d: {p: [f.path, f.key] for p, f in parts.items()} for d, parts in self.files.items()}
+        return {"config": self.config.model_dump(mode="json"), "files": files}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """A saved plan."""
+        content = read_json(path)
+        files = {d: {p: RawFile(*f) for p, f in parts.items()} for d, parts in content["files"].items()}
+        return cls(Config.model_validate(content["config"]), files)
+
+    @classmethod
+    def of_workflow(cls, content: dict[str, Any]) -> tuple[Plan, Path]:
+        """The plan of this Snakemake run: the one its first process saved, else a new one.
+
+        Processes that Snakemake starts for single jobs find the plan's path in the environment.
+        """
+        config = load_config(content)
+        saved = os.environ.get("CALOFORGE_PLAN", "")
+        if saved and Path(saved).exists():
+            plan = cls.load(saved)
+            if plan.config == config:
+                return plan, Path(saved)
+        plan = cls.discover(config)
+        path = plan.save()
+        os.environ["CALOFORGE_PLAN"] = str(path)
+        return plan, path
+
+    # ------------------------------------------------------------------------------ what to do
+
+    @property
+    def simulated(self) -> dict[str, tuple[str, int]]:
+        """`<dataset>/<part>` of the files that the workflow makes, with data set and 1-based index."""
+        return {
+            f"{dataset}/{part}": (dataset, index)
+            for dataset in self.config.datasets
+            for index, part in enumerate(_simulated_parts(dataset, self.config.datasets[dataset]), 1)
+            if part in self.files[dataset]
+        }
+
+    def parts(self, dataset: str) -> list[str]:
+        """Names of the data set's parts, sorted."""
+        return sorted(self.files[dataset])
+
+    def part_manifests(self, dataset: str) -> list[Path]:
+        """Manifests of all ingested parts of a data set."""
+        return [self.paths.part(dataset, part) for part in self.parts(dataset)]
+
+    def prefix_manifests(self, recipe: str, dataset: str) -> list[Path]:
+        """Manifests of all preprocessed parts of a data set."""
+        return [self.paths.prefix(recipe, dataset, part) for part in self.parts(dataset)]
+
+    def subjects(self) -> list[str]:
+        """What is evaluated: the Geant4 floor, every sample, every head."""
+        if self.config.evaluation is None:
+            return []
+        return ["floor", *self.config.samples, *self.config.head_runs()]
+
+    def figures(self) -> list[str]:
+        """The figures that this experiment can draw."""
+        config = self.config
+        if config.evaluation is None:
+            return [f for f in config.figures.draw if f == "training_curves" and config.runs]
+        skip = set() if config.head_runs() else {"energy_prediction"}
+        skip |= set() if config.runs else {"training_curves"}
+        skip |= set() if config.samples else {"shower_images"}
+        return [f for f in config.figures.draw if f not in skip]
+
+    def targets(self) -> list[Path]:
+        """The final files of the workflow."""
+        models = [self.paths.model(run) for run in self.config.runs]
+        if not models and self.config.evaluation is None:
+            return [m for dataset in self.config.datasets for m in self.part_manifests(dataset)]
+        return [*models, *([self.paths.metrics] if self.config.evaluation else []), self.paths.report]
+
+    # ------------------------------------------------------------------------------ keys of jobs
+
+    def simulate_key(self, dataset: str, index: int) -> str:
+        """All that shapes a simulated file."""
+        return _simulate_key(self.config, dataset, index)
+
+    def ingest_key(self, dataset: str, part: str) -> str:
+        """All that shapes a part: the raw file's content and how it is read."""
+        spec = self.config.datasets[dataset]
+        return digest_of([
+            spec.digest(exclude={"files", "simulate"}),
+            self.config.raw_mesh(dataset).digest(),
+            self.config.detector(spec.detector).digest(),
+            self.files[dataset][part].key,
+        ])
+
+    def recipe_key(self, recipe: str) -> str:
+        """All that shapes a preprocessed part, given the part."""
+        return digest_of([self.config.preprocessing[recipe].digest(), self.config.splits.digest()])
+
+    def run_key(self, run: str) -> str:
+        """All that shapes a model, given its data and its parent; the number of slices does not."""
+        spec = self.config.runs[run]
+        detectors = [self.config.detector(self.config.datasets[d].detector).digest() for d in spec.data]
+        return digest_of([spec.digest(exclude={"slices"}), self.config.splits.digest(), self.config.seed, detectors])
+
+    def conditions_key(self) -> str:
+        """Which held-out showers are compared: the conditions of generation and prediction."""
+        spec = self.config.evaluation
+        assert spec is not None
+        return digest_of([spec.reference, spec.showers, self.config.splits.digest()])
+
+    def sample_key(self, sample: str) -> str:
+        """All that shapes a sample, given the model and the data."""
+        return digest_of([self.config.samples[sample].digest(), self.conditions_key(), self.config.seed])
+
+    def evaluation_key(self) -> str:
+        """All that shapes an evaluation, given the samples and the data."""
+        assert self.config.evaluation is not None
+        return digest_of([self.config.evaluation.digest(), self.config.splits.digest(), self.config.seed])
+
+    def figures_key(self) -> str:
+        """All that shapes the figures, given the tables."""
+        return self.config.figures.digest()
+
+    def report_key(self) -> str:
+        """All that shapes the report, given figures and metrics."""
+        return self.config.digest(exclude={"data_lock"})
+
+
+# --------------------------------------------------------------------------------- raw files
+
+
+def _simulated_parts(dataset: str, spec: DatasetSpec) -> list[str]:
+    return [f"{dataset}_{i:04d}" for i in range(1, spec.simulate.files + 1)] if spec.simulate else []
+
+
+def _simulate_key(config: Config, dataset: str, index: int) -> str:
+    spec = config.datasets[dataset]
+    assert spec.simulate is not None
+    detector = config.detector(spec.detector).digest()
+    return digest_of([spec.simulate.digest(exclude={"files"}), spec.detector, detector, index])
+
+
+def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, RawFile]:
+    spec, paths = config.datasets[dataset], Paths(config)
+    found: dict[str, RawFile] = {}
+    for index, part in enumerate(_simulated_parts(dataset, spec), 1):
+        path = paths.raw(dataset, part)
+        key = _simulate_key(config, dataset, index)
+        found[part] = RawFile(str(path), _own_or_replaced(path, paths.simulation_record(dataset, part), key, cache))
+    own = {os.path.abspath(f.path) for f in found.values()}
+    for pattern in spec.files:
+        matches = [p for p in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(p)]
+        if not matches and not found:
+            raise ConfigError(f"datasets.{dataset}.files: expected files matching '{pattern}', found none "
+                              f"below {os.getcwd()}; correct the pattern or put the files there")
+        for path in matches:
+            if os.path.abspath(path) in own:
+                continue
+            part = _part_name(pattern, path)
+            if part in found:
+                raise ConfigError(f"datasets.{dataset}.files: expected one file for part '{part}', got "
+                                  f"{found[part].path} and {path}; rename one of them")
+            found[part] = RawFile(path, cache(path))
+    return found
+
+
+def _own_or_replaced(path: Path, record: Path, key: str, cache: FingerprintCache) -> str:
+    """The simulation's key, unless somebody put another file in the place of the simulated one."""
+    try:
+        made = json.loads(record.read_text())["fingerprint"]
+        actual = cache(path)
+    except (OSError, ValueError, KeyError):
+        return key
+    return key if actual == made else actual
+
+
+def _part_name(pattern: str, path: str) -> str:
+    """The part's name: the path below the pattern's fixed folders, without its ending."""
+    fixed = []
+    for piece in PurePath(pattern).parts[:-1]:
+        if any(c in piece for c in _MAGIC):
+            break
+        fixed.append(piece)
+    below = PurePath(path).relative_to(PurePath(*fixed)) if fixed else PurePath(path)
+    name = "--".join(below.with_suffix("").parts).strip("/")
+    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name)
+
+
+# ---------------------------------------------------------------------------------- data lock
+
+
+def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, dict[str, RawFile]]:
+    """Only the files that the lock names; ConfigError when one of them is gone or has other content."""
+    assert config.data_lock is not None
+    lock = read_json(config.data_lock)["datasets"]
+    kept: dict[str, dict[str, RawFile]] = {}
+    for dataset, found in files.items():
+        if dataset not in lock:
+            raise ConfigError(f"{config.data_lock}: expected data set '{dataset}', found {sorted(lock)}; freeze again")
+        for part, entry in lock[dataset].items():
+            if part not in found:
+                raise ConfigError(f"{config.data_lock}: expected raw file {entry['path']}, found none; "
+                                  "put it back, or freeze again")
+            if found[part].key != entry["key"]:
+                raise ConfigError(f"{found[part].path}: expected the content that {config.data_lock} recorded "
+                                  f"(key {entry['key']}), got {found[part].key}; put it back, or freeze again")
+        kept[dataset] = {part: found[part] for part in lock[dataset]}
+    return kept
+
+
+def freeze(plan: Plan, output: Path) -> dict[str, Any]:
+    """Write the lock of the plan's raw files: path, key and the full digest that ingest recorded.
+
+    Raises ProvenanceError when a part is not ingested yet.
+    """
+    datasets: dict[str, dict[str, Any]] = {}
+    for dataset, parts in plan.files.items():
+        datasets[dataset] = {
+            part: {"path": raw.path, "key": raw.key,
+                   "digest": read_json(plan.paths.part(dataset, part))["source_digest"]}
+            for part, raw in sorted(parts.items())
+        }
+    lock = {"version": LOCK_VERSION, "experiment": plan.config.experiment, "datasets": datasets}
+    write_json(output, lock)
+    return lock

@@ -1,0 +1,237 @@
+"""One function per rule of the workflow: it takes the plan and the rule's wildcards and writes the rule's outputs.
+
+Heavy imports stay inside the functions, so that `caloforge --help` and the Snakefile start at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import ConfigError, DatasetSpec
+from pipeline.paths import Paths
+from pipeline.plan import Plan
+from pipeline.provenance import file_digest, fingerprint, read_json, write_json
+
+if TYPE_CHECKING:
+    from pipeline.config import DetectorSpec, SimulateSpec
+
+
+def simulate(plan: Plan, file: str) -> Path:
+    """Make the raw file `<dataset>/<part>` of the plan, and the record of what made it."""
+    if file not in plan.simulated:
+        raise ConfigError(f"--file {file}: expected one of {sorted(plan.simulated)}; see datasets.*.simulate")
+    dataset, index = plan.simulated[file]
+    spec = plan.config.datasets[dataset]
+    assert spec.simulate is not None
+    part = file.partition("/")[2]
+    output = plan.paths.raw(dataset, part)
+    seed = spec.simulate.seed * 1_000_000 + index
+    simulate_file(output, spec.simulate, spec.detector, plan.config.detector(spec.detector), seed)
+    write_json(plan.paths.simulation_record(dataset, part),
+               {"key": plan.simulate_key(dataset, index), "fingerprint": fingerprint(output),
+                "digest": file_digest(output), "seed": seed, "simulate": spec.simulate.model_dump(mode="json")})
+    return output
+
+
+def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: DetectorSpec, seed: int) -> None:
+    """Simulate `spec.showers` showers of one detector into one raw HDF5 file."""
+    from pipeline.data.formats import WRITERS
+    from pipeline.simulation import ENGINES
+
+    showers = ENGINES[spec.engine](spec, name, detector, seed)
+    WRITERS[spec.layout](output, [showers], sampling_fraction=detector.sampling_fraction, sampling_corrected=False,
+                         threshold_mev=spec.threshold_mev, attributes={"engine": spec.engine, "seed": seed})
+
+
+def ingest(plan: Plan, dataset: str, part: str) -> Path:
+    """Turn one raw file into an immutable part."""
+    from pipeline.data.ingest import ingest as ingest_file
+
+    if part not in plan.files.get(dataset, {}):
+        raise ConfigError(f"--dataset {dataset} --part {part}: expected a part of the plan, got none; "
+                          f"known parts: {plan.parts(dataset)[:5] if dataset in plan.files else sorted(plan.files)}")
+    spec = plan.config.datasets[dataset]
+    manifest = plan.paths.part(dataset, part)
+    ingest_file(Path(plan.files[dataset][part].path), manifest, spec, plan.config.detector(spec.detector), dataset)
+    return manifest
+
+
+def ingest_sample(plan: Plan, sample: str) -> Path:
+    """Turn generated showers into a part, by the same code as Geant4's."""
+    from pipeline.data.ingest import ingest as ingest_file
+
+    assert plan.config.evaluation is not None
+    reference = plan.config.datasets[plan.config.evaluation.reference]
+    spec = DatasetSpec(format="calochallenge", files=("*",), detector=reference.detector, particle=reference.particle)
+    manifest = plan.paths.sample_part(sample)
+    ingest_file(plan.paths.sample(sample), manifest, spec, plan.config.detector(spec.detector), sample)
+    return manifest
+
+
+def preprocess(plan: Plan, dataset: str, part: str, recipe: str, threads: int = 2) -> Path:
+    """Materialise the recipe's per-shower steps for one part, with its statistics."""
+    from pipeline.data.preprocess import preprocess_part
+
+    manifest = plan.paths.prefix(recipe, dataset, part)
+    preprocess_part(plan.paths.part(dataset, part), manifest, plan.config.preprocessing[recipe], plan.config.splits,
+                    threads=threads)
+    return manifest
+
+
+def merge(plan: Plan, recipe: str, dataset: str) -> Path:
+    """Merge the parts' statistics and fit the rest of the recipe."""
+    from pipeline.calorimeter import CylinderMesh
+    from pipeline.data.preprocess import merge as merge_parts
+
+    output = plan.paths.transform(recipe, dataset)
+    mesh = CylinderMesh.from_spec(plan.config.raw_mesh(dataset))
+    write_json(output, merge_parts(plan.prefix_manifests(recipe, dataset), plan.config.preprocessing[recipe], mesh))
+    return output
+
+
+def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
+    """Train a run, or one slice of it."""
+    from pipeline.training.trainer import TrainRequest
+    from pipeline.training.trainer import train as train_run
+
+    spec, paths = plan.config.runs[run], plan.paths
+    index = slice_index or spec.slices
+    train_run(TrainRequest(
+        run=run,
+        config=plan.config,
+        parts={d: plan.part_manifests(d) for d in spec.data},
+        prefix={d: plan.prefix_manifests(spec.recipe, d) for d in spec.data},
+        transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
+        parent=paths.model(spec.start_from) if spec.start_from else None,
+        manifest=paths.slice(run, index),
+        folder=paths.run_folder(run),
+        slice_index=index,
+        n_slices=spec.slices,
+    ))
+    return paths.slice(run, index)
+
+
+def generate(plan: Plan, sample: str) -> Path:
+    """Generate showers at the held-out conditions."""
+    from pipeline.generation.generate import generate as generate_sample
+
+    output = plan.paths.sample(sample)
+    generate_sample(plan.config, sample, plan.paths.model(plan.config.samples[sample].run), _reference(plan), output)
+    return output
+
+
+def predict(plan: Plan, run: str) -> Path:
+    """Predict a label for the held-out showers."""
+    from pipeline.generation.predict import predict as predict_run
+
+    output = plan.paths.prediction(run)
+    predict_run(plan.config, run, plan.paths.model(run), _reference(plan), output)
+    return output
+
+
+def evaluate(plan: Plan, subject: str) -> Path:
+    """Compare a sample, the floor or a head with the held-out showers."""
+    from pipeline.evaluation.evaluate import evaluate as evaluate_sample
+    from pipeline.evaluation.evaluate import evaluate_predictions
+
+    output = plan.paths.evaluation(subject)
+    if subject in plan.config.head_runs():
+        evaluate_predictions(plan.config, subject, plan.paths.prediction(subject), _reference(plan), output)
+    else:
+        part = plan.paths.sample_part(subject) if subject in plan.config.samples else None
+        evaluate_sample(plan.config, subject, _reference(plan), part, output)
+    return output
+
+
+def metrics(plan: Plan) -> Path:
+    """Collect the rows of all evaluations, each with its floor."""
+    from pipeline.evaluation.evaluate import collect
+
+    evaluations = [plan.paths.evaluation(subject) for subject in plan.subjects()]
+    write_json(plan.paths.metrics, collect(plan.config, evaluations))
+    return plan.paths.metrics
+
+
+def figures(plan: Plan, figure: str) -> Path:
+    """Draw one figure from the tables."""
+    from pipeline.figures import draw
+
+    output = plan.paths.figure(figure)
+    draw(figure, _tables(plan), output, _provenance(plan, figure))
+    return output
+
+
+def report(plan: Plan) -> Path:
+    """Write the page that gathers summary, figures, configuration and lineage."""
+    from pipeline.figures.report import write_report
+
+    write_report(plan.paths.report, **_report_content(plan))
+    return plan.paths.report
+
+
+# ------------------------------------------------------------------------------- what they share
+
+
+def _reference(plan: Plan) -> list[Path]:
+    assert plan.config.evaluation is not None
+    return plan.part_manifests(plan.config.evaluation.reference)
+
+
+def _tables(plan: Plan) -> dict[str, Any]:
+    """Everything that figures draw: metric rows, evaluation tables by subject, training metrics by run."""
+    import json
+
+    paths: Paths = plan.paths
+    curves = {}
+    for run in plan.config.runs:
+        text = (paths.run_folder(run) / "metrics.jsonl").read_text()
+        curves[run] = [json.loads(line) for line in text.splitlines()]
+    evaluations = {s: read_json(paths.evaluation(s))["tables"] for s in plan.subjects()}
+    return {
+        "rows": read_json(paths.metrics) if plan.config.evaluation else [],
+        "evaluations": evaluations,
+        "training": curves,
+        "samples": list(plan.config.samples),
+        "heads": plan.config.head_runs(),
+        "images": plan.config.figures.images,
+    }
+
+
+def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
+    """What a figure was made from, and the command that redraws it alone."""
+    from pipeline import __version__
+
+    paths = plan.paths
+    inputs = [*(paths.evaluation(s) for s in plan.subjects()), *(paths.model(r) for r in plan.config.runs)]
+    return {
+        "experiment": plan.config.experiment,
+        "figure": figure,
+        "configuration": plan.config.digest(),
+        "inputs": {path.as_posix(): file_digest(path) for path in inputs},
+        "code_version": __version__,
+        "redraw": f"snakemake --cores 1 --forcerun figures -- {paths.figure(figure).as_posix()}",
+    }
+
+
+def _report_content(plan: Plan) -> dict[str, Any]:
+    import json
+
+    import yaml
+
+    paths = plan.paths
+    measured = {
+        path.relative_to(paths.results).as_posix(): json.loads(path.read_text())
+        for path in sorted(paths.results.rglob("*.measured.json"))
+    }
+    lineage = {}
+    for run in plan.config.runs:
+        lineage[run] = read_json(paths.model(run))
+    return {
+        "title": plan.config.experiment,
+        "rows": read_json(paths.metrics) if plan.config.evaluation else [],
+        "figures": {figure: paths.figure(figure) for figure in plan.figures()},
+        "configuration": yaml.safe_dump(plan.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
+        "lineage": lineage,
+        "measured": measured,
+    }

@@ -1,0 +1,43 @@
+# The recipe's per-shower steps for each part, and the fit of the rest from the merged statistics.
+RECIPE_FOLDERS = {PATHS.recipe_folder(r).name: r for r in PLAN.config.preprocessing}
+
+
+rule preprocess:
+    input:
+        "data/store/{dataset}/{part}.json",
+    output:
+        "data/preprocessed/{folder}/{dataset}/{part}.json",
+    wildcard_constraints:
+        folder="|".join(RECIPE_FOLDERS) or "(?!)",
+    params:
+        key=lambda w: PLAN.recipe_key(RECIPE_FOLDERS[w.folder]),
+        recipe=lambda w: RECIPE_FOLDERS[w.folder],
+    log:
+        "logs/preprocess/{folder}/{dataset}/{part}.log",
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "preprocess {wildcards.dataset}/{wildcards.part} by {params.recipe}"
+    shell:
+        "caloforge preprocess --plan {PLAN_FILE} --dataset {wildcards.dataset} --part {wildcards.part}"
+        " --recipe {params.recipe} --threads {threads} > {log} 2>&1"
+
+
+rule merge:
+    input:
+        lambda w: [str(p) for p in PLAN.prefix_manifests(w.recipe, w.dataset)],
+    output:
+        f"{RESULTS}/merge/{{recipe}}/{{dataset}}.json",
+    params:
+        key=lambda w: PLAN.recipe_key(w.recipe),
+    log:
+        f"logs/{PLAN.config.experiment}/merge/{{recipe}}/{{dataset}}.log",
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "merge statistics of {wildcards.dataset} and fit {wildcards.recipe}"
+    shell:
+        "caloforge merge --plan {PLAN_FILE} --recipe {wildcards.recipe} --dataset {wildcards.dataset} > {log} 2>&1"

@@ -1,0 +1,23 @@
+# Raw HDF5 showers from Geant4 or the parametric engine. Only files named by the plan match, never a user's.
+import re
+
+SIMULATED = "|".join(map(re.escape, PLAN.simulated)) or "(?!)"
+
+
+rule simulate:
+    output:
+        raw="data/raw/{simulated}.h5",
+        record="data/raw/{simulated}.h5.json",
+    wildcard_constraints:
+        simulated=SIMULATED,
+    params:
+        key=lambda w: PLAN.simulate_key(*PLAN.simulated[w.simulated]),
+    log:
+        "logs/simulate/{simulated}.log",
+    resources:
+        mem_mb=1000,
+        runtime=120,
+    message:
+        "simulate {wildcards.simulated}"
+    shell:
+        "caloforge simulate --plan {PLAN_FILE} --file {wildcards.simulated} > {log} 2>&1"
