@@ -30,7 +30,7 @@ demo: env
 	@echo; echo "Report: $(CURDIR)/results/demo/report.html"
 
 test: env
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 test-slow: env
 	pytest -m slow
@@ -40,7 +40,7 @@ check: env
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 format: env
 	ruff check --fix .

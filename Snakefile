@@ -7,7 +7,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 # Jobs call the `caloforge` beside this Python, whether or not the environment is activated.
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+os.environ["PATH"] = (
+    os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+)
 
 from pipeline.plan import Plan
 

@@ -14,15 +14,15 @@ rule evaluate:
         unpack(subject_inputs),
     output:
         f"{RESULTS}/evaluate/{{subject}}.json",
-    wildcard_constraints:
-        subject="|".join(PLAN.subjects()) or "(?!)",
-    params:
-        key=lambda w: PLAN.evaluation_key(),
     log:
         f"logs/{PLAN.config.experiment}/evaluate/{{subject}}.log",
+    wildcard_constraints:
+        subject="|".join(PLAN.subjects()) or "(?!)",
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        key=lambda w: PLAN.evaluation_key(),
     message:
         "evaluate {wildcards.subject}"
     shell:

@@ -9,14 +9,14 @@ rule generate:
         parts=lambda w: reference_parts(),
     output:
         f"{RESULTS}/generate/{{sample}}.h5",
-    params:
-        key=lambda w: PLAN.sample_key(w.sample),
     log:
         f"logs/{PLAN.config.experiment}/generate/{{sample}}.log",
     resources:
         mem_mb=4000,
         runtime=120,
         gpu=0,
+    params:
+        key=lambda w: PLAN.sample_key(w.sample),
     message:
         "generate {wildcards.sample}"
     shell:
@@ -29,14 +29,14 @@ rule predict:
         parts=lambda w: reference_parts(),
     output:
         f"{RESULTS}/predict/{{run}}.json",
-    params:
-        key=lambda w: PLAN.conditions_key(),
     log:
         f"logs/{PLAN.config.experiment}/predict/{{run}}.log",
     resources:
         mem_mb=4000,
         runtime=60,
         gpu=0,
+    params:
+        key=lambda w: PLAN.conditions_key(),
     message:
         "predict with {wildcards.run}"
     shell:

@@ -2,7 +2,9 @@
 def raw_file(wildcards):
     files = PLAN.files.get(wildcards.dataset, {})
     if wildcards.part not in files:
-        raise ValueError(f"data/store/{wildcards.dataset}/{wildcards.part}.json: no raw file makes this part")
+        raise ValueError(
+            f"data/store/{wildcards.dataset}/{wildcards.part}.json: no raw file makes this part"
+        )
     return ancient(files[wildcards.part].path)
 
 
@@ -11,13 +13,13 @@ rule ingest:
         raw_file,
     output:
         "data/store/{dataset}/{part}.json",
-    params:
-        key=lambda w: PLAN.ingest_key(w.dataset, w.part),
     log:
         "logs/ingest/{dataset}/{part}.log",
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        key=lambda w: PLAN.ingest_key(w.dataset, w.part),
     message:
         "ingest {wildcards.dataset}/{wildcards.part}"
     shell:

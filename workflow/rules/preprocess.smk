@@ -7,17 +7,17 @@ rule preprocess:
         "data/store/{dataset}/{part}.json",
     output:
         "data/preprocessed/{folder}/{dataset}/{part}.json",
-    wildcard_constraints:
-        folder="|".join(RECIPE_FOLDERS) or "(?!)",
-    params:
-        key=lambda w: PLAN.recipe_key(RECIPE_FOLDERS[w.folder]),
-        recipe=lambda w: RECIPE_FOLDERS[w.folder],
     log:
         "logs/preprocess/{folder}/{dataset}/{part}.log",
+    wildcard_constraints:
+        folder="|".join(RECIPE_FOLDERS) or "(?!)",
     threads: 2
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        key=lambda w: PLAN.recipe_key(RECIPE_FOLDERS[w.folder]),
+        recipe=lambda w: RECIPE_FOLDERS[w.folder],
     message:
         "preprocess {wildcards.dataset}/{wildcards.part} by {params.recipe}"
     shell:
@@ -30,13 +30,13 @@ rule merge:
         lambda w: [str(p) for p in PLAN.prefix_manifests(w.recipe, w.dataset)],
     output:
         f"{RESULTS}/merge/{{recipe}}/{{dataset}}.json",
-    params:
-        key=lambda w: PLAN.recipe_key(w.recipe),
     log:
         f"logs/{PLAN.config.experiment}/merge/{{recipe}}/{{dataset}}.log",
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        key=lambda w: PLAN.recipe_key(w.recipe),
     message:
         "merge statistics of {wildcards.dataset} and fit {wildcards.recipe}"
     shell:

@@ -12,15 +12,15 @@ rule figures:
         ),
         f"{RESULTS}/figures/{{figure}}.png",
         f"{RESULTS}/figures/{{figure}}.json",
-    wildcard_constraints:
-        figure="|".join(PLAN.figures()) or "(?!)",
-    params:
-        key=lambda w: PLAN.figures_key(),
     log:
         f"logs/{PLAN.config.experiment}/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(PLAN.figures()) or "(?!)",
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        key=lambda w: PLAN.figures_key(),
     message:
         "draw {wildcards.figure}"
     shell:
@@ -34,13 +34,13 @@ rule report:
         models=[str(PATHS.model(run)) for run in PLAN.config.runs],
     output:
         f"{RESULTS}/report.html",
-    params:
-        key=PLAN.report_key(),
     log:
         f"logs/{PLAN.config.experiment}/report.log",
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        key=PLAN.report_key(),
     message:
         "write the report"
     shell:

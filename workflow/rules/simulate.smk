@@ -8,15 +8,15 @@ rule simulate:
     output:
         raw="data/raw/{simulated}.h5",
         record="data/raw/{simulated}.h5.json",
-    wildcard_constraints:
-        simulated=SIMULATED,
-    params:
-        key=lambda w: PLAN.simulate_key(*PLAN.simulated[w.simulated]),
     log:
         "logs/simulate/{simulated}.log",
+    wildcard_constraints:
+        simulated=SIMULATED,
     resources:
         mem_mb=1000,
         runtime=120,
+    params:
+        key=lambda w: PLAN.simulate_key(*PLAN.simulated[w.simulated]),
     message:
         "simulate {wildcards.simulated}"
     shell:

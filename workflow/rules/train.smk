@@ -3,7 +3,9 @@ def run_inputs(run):
     spec = PLAN.config.runs[run]
     inputs = {
         "parts": [str(p) for d in spec.data for p in PLAN.part_manifests(d)],
-        "prefix": [str(p) for d in spec.data for p in PLAN.prefix_manifests(spec.recipe, d)],
+        "prefix": [
+            str(p) for d in spec.data for p in PLAN.prefix_manifests(spec.recipe, d)
+        ],
         "transforms": [str(PATHS.transform(spec.recipe, d)) for d in spec.data],
     }
     if spec.start_from:
@@ -24,8 +26,6 @@ rule train:
         unpack(slice_inputs),
     output:
         f"{RESULTS}/train/{{run}}/model.json",
-    params:
-        key=lambda w: PLAN.run_key(w.run),
     log:
         f"logs/{PLAN.config.experiment}/train/{{run}}.log",
     threads: lambda w: PLAN.config.runs[w.run].training.threads
@@ -33,6 +33,8 @@ rule train:
         mem_mb=4000,
         runtime=240,
         gpu=0,
+    params:
+        key=lambda w: PLAN.run_key(w.run),
     message:
         "train {wildcards.run}"
     shell:
@@ -44,8 +46,6 @@ rule train_slice:
         unpack(slice_inputs),
     output:
         f"{RESULTS}/train/{{run}}/slice-{{slice}}.json",
-    params:
-        key=lambda w: PLAN.run_key(w.run),
     log:
         f"logs/{PLAN.config.experiment}/train/{{run}}-{{slice}}.log",
     threads: lambda w: PLAN.config.runs[w.run].training.threads
@@ -53,6 +53,8 @@ rule train_slice:
         mem_mb=4000,
         runtime=240,
         gpu=0,
+    params:
+        key=lambda w: PLAN.run_key(w.run),
     message:
         "train {wildcards.run}, slice {wildcards.slice}"
     shell:
