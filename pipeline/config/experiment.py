@@ -195,7 +195,7 @@ class Config(Spec):
             if dataset.get("simulate"):
                 dataset["simulate"] |= {"files": 2, "showers": 32, "engine": "parametric"}
         content["splits"] = {"train": 0.5, "validation": 0.1, "test": 0.4}
-        for run in content["runs"].values():
+        for run in content.get("runs", {}).values():
             batch = min(16, run["training"].get("batch_size", 16))
             run["training"] |= {"samples": 20 * batch, "batch_size": batch, "warmup_samples": 2 * batch,
                                 "validate_every": 10 * batch, "checkpoint_every": 10 * batch}

@@ -1,0 +1,134 @@
+"""The whole workflow on config/test.yaml: it runs, it re-runs only what must, and it reproduces itself to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_fixtures import REPOSITORY, Workspace
+
+from pipeline.config import load_config
+
+CONTENT = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
+ALL_BELOW_MERGE = {"merge", "train", "train_slice", "generate", "ingest_sample", "predict", "evaluate", "metrics",
+                   "figures", "report"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which the workflow has run to its end."""
+    workspace = Workspace(tmp_path_factory.mktemp("workflow"))
+    workspace.configure(CONTENT)
+    workspace.snakemake()
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Workspace) -> Iterator[Workspace]:
+    """The finished workspace; what a test adds or changes is undone."""
+    raw = finished.folder / "data" / "raw" / "test_siw"
+    before = {path: (path.read_bytes(), path.stat()) for path in raw.iterdir()}
+    yield finished
+    for path in raw.iterdir():
+        if path not in before:
+            path.unlink()
+    for path, (content, stat) in before.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    finished.configure(CONTENT)
+
+
+def add_file(workspace: Workspace, name: str = "late") -> None:
+    """One more raw file, as a detector group would drop it in."""
+    done = workspace.caloforge("simulate", "--engine", "parametric", "--showers", "40", "--seed", "99", "--output",
+                               f"data/raw/test_siw/{name}.h5")
+    assert done.returncode == 0, done.stderr
+
+
+def test_everything_is_made(finished: Workspace) -> None:
+    results = finished.folder / "results" / "test"
+    config = load_config(finished.config_file)
+    for figure in config.figures.draw:
+        assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+        record = json.loads((results / "figures" / f"{figure}.json").read_text())
+        assert record["provenance"]["redraw"].startswith("snakemake ")
+    page = (results / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= len(config.figures.draw)
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+
+
+def test_metric_rows_are_complete(finished: Workspace) -> None:
+    rows = json.loads((finished.folder / "results" / "test" / "metrics.json").read_text())
+    keys = {"experiment", "sample", "reference", "selection", "observable", "metric", "value", "error", "floor", "n",
+            "bins", "seed"}
+    assert all(set(row) == keys for row in rows)
+    assert {row["sample"] for row in rows} >= {"generator", "independent_cells", "floor", "energy",
+                                               "calibrated_cell_sum"}
+    assert all(row["n"] > 0 and isinstance(row["value"], float) for row in rows)
+    assert all(row["floor"] is not None for row in rows if row["sample"] == "generator")
+
+
+def test_run_again_does_nothing(workspace: Workspace) -> None:
+    assert workspace.jobs() == {}
+
+
+def test_touched_and_recopied_raw_files_do_nothing(workspace: Workspace) -> None:
+    first, second = sorted((workspace.folder / "data" / "raw" / "test_siw").glob("*.h5"))[:2]
+    os.utime(first)
+    shutil.copy(second, second.with_suffix(".tmp"))
+    os.replace(second.with_suffix(".tmp"), second)
+    assert workspace.jobs() == {}
+
+
+def test_one_more_file_costs_its_own_jobs_and_what_lies_below_the_merge(workspace: Workspace) -> None:
+    add_file(workspace)
+    jobs = workspace.jobs()
+    assert jobs["ingest"] == 1 and jobs["preprocess"] == 1 and jobs["merge"] == 1
+    assert set(jobs) == {"ingest", "preprocess"} | ALL_BELOW_MERGE
+
+
+def test_a_replaced_raw_file_costs_its_own_jobs_and_what_lies_below_the_merge(workspace: Workspace) -> None:
+    add_file(workspace, name="test_siw_0001")
+    jobs = workspace.jobs()
+    assert jobs["ingest"] == 1 and jobs["preprocess"] == 1 and "simulate" not in jobs
+
+
+def test_with_a_data_lock_a_new_file_does_nothing(workspace: Workspace) -> None:
+    done = workspace.caloforge("freeze", str(workspace.config_file), "--output", "lock.json")
+    assert done.returncode == 0, done.stderr
+    add_file(workspace)
+    workspace.configure({**CONTENT, "data_lock": "lock.json"})
+    assert set(workspace.jobs()) <= {"report"}
+
+
+def test_a_changed_evaluation_costs_the_evaluation_and_below(workspace: Workspace) -> None:
+    workspace.configure({**CONTENT, "evaluation": {**CONTENT["evaluation"], "bins": 8}})
+    assert set(workspace.jobs()) == {"evaluate", "metrics", "figures", "report"}
+
+
+def test_a_user_file_is_never_overwritten_by_the_simulation(workspace: Workspace) -> None:
+    add_file(workspace, name="test_siw_0009")
+    assert "simulate" not in workspace.jobs()
+
+
+def test_a_bad_raw_file_is_named_and_the_others_go_on(workspace: Workspace) -> None:
+    (workspace.folder / "data" / "raw" / "test_siw" / "broken.h5").write_bytes(b"not HDF5")
+    add_file(workspace, name="good")
+    with pytest.raises(AssertionError, match=r"broken\.h5"):
+        workspace.snakemake("data/store/test_siw/broken.json", "data/store/test_siw/good.json")
+    assert (workspace.folder / "data" / "store" / "test_siw" / "good.json").exists()
+    assert not (workspace.folder / "data" / "store" / "test_siw" / "broken.json").exists()
+    (workspace.folder / "data" / "store" / "test_siw" / "good.json").unlink()
+
+
+@pytest.mark.slow
+def test_another_folder_gives_the_same_bytes(finished: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path)
+    other.configure(CONTENT)
+    other.snakemake(cores=1)
+    assert other.digests() == finished.digests()
