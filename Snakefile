@@ -1,21 +1,18 @@
 # Caloforge: raw calorimeter showers -> trusted fast-simulation models. One file per stage, in the order of work.
-import os
-import sys
+import re
 
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-# Jobs call the `caloforge` beside this Python, whether or not the environment is activated.
-os.environ["PATH"] = (
-    os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
-)
-
 from pipeline.plan import Plan
 
-PLAN, PLAN_FILE = Plan.of_workflow(config)
+PLAN = Plan.of_workflow(config)
 PATHS = PLAN.paths
 RESULTS = str(PATHS.results)
+LOGS = f"logs/{PLAN.config.experiment}"
+SIMULATED = "|".join(map(re.escape, PLAN.simulated)) or "(?!)"
+RECIPE_FOLDERS = {PATHS.recipe_folder(r).name: r for r in PLAN.config.preprocessing}
 
 
 wildcard_constraints:
@@ -35,7 +32,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        [str(path) for path in PLAN.targets()],
+        PLAN.targets(),
 
 
 include: "workflow/rules/simulate.smk"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,12 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--config", default=DEFAULT_CONFIG, help=f"configuration file (default: {DEFAULT_CONFIG})")
-    source.add_argument("--plan", help="plan saved by the workflow")
+    source.add_argument("--config", help=f"configuration file (default: {DEFAULT_CONFIG})")
+    source.add_argument("--plan", help="plan saved by the workflow (default in its jobs: $CALOFORGE_PLAN)")
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    return Plan.load(options.plan) if options.plan else Plan.discover(load_config(options.config))
+    saved = options.plan or (None if options.config else os.environ.get("CALOFORGE_PLAN"))
+    return Plan.load(saved) if saved else Plan.discover(load_config(options.config or DEFAULT_CONFIG))
 
 
 # ---------------------------------------------------------------------------------------- stages
@@ -247,7 +249,6 @@ def _experiment_file(name: str) -> Path:
 
 def _unlock(options: argparse.Namespace) -> int:
     """Snakemake leaves its lock behind when it is killed; a live run must keep it."""
-    import os
     import subprocess
 
     import psutil

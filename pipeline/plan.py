@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -77,21 +78,24 @@ class Plan:
         return cls(Config.model_validate(content["config"]), files)
 
     @classmethod
-    def of_workflow(cls, content: dict[str, Any]) -> tuple[Plan, Path]:
+    def of_workflow(cls, content: dict[str, Any]) -> Plan:
         """The plan of this Snakemake run: the one its first process saved, else a new one.
 
-        Processes that Snakemake starts for single jobs find the plan's path in the environment.
+        Jobs find the plan in the environment (CALOFORGE_PLAN), as do the processes that Snakemake starts for
+        single jobs on a cluster; and they find the `caloforge` beside this Python, activated or not.
         """
         config = load_config(content)
+        folder = os.path.dirname(sys.executable)
+        if not os.environ.get("PATH", "").startswith(folder):
+            os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
         saved = os.environ.get("CALOFORGE_PLAN", "")
         if saved and Path(saved).exists():
             plan = cls.load(saved)
             if plan.config == config:
-                return plan, Path(saved)
+                return plan
         plan = cls.discover(config)
-        path = plan.save()
-        os.environ["CALOFORGE_PLAN"] = str(path)
-        return plan, path
+        os.environ["CALOFORGE_PLAN"] = str(plan.save())
+        return plan
 
     # ------------------------------------------------------------------------------ what to do
 
@@ -109,6 +113,13 @@ class Plan:
         """Names of the data set's parts, sorted."""
         return sorted(self.files[dataset])
 
+    def raw_file(self, dataset: str, part: str) -> str:
+        """The raw file behind a part; ConfigError when there is none."""
+        if part not in self.files.get(dataset, {}):
+            raise ConfigError(f"{self.paths.part(dataset, part)}: expected a raw file of data set '{dataset}' behind it, "
+                              "found none; see datasets.*.files")
+        return self.files[dataset][part].path
+
     def part_manifests(self, dataset: str) -> list[Path]:
         """Manifests of all ingested parts of a data set."""
         return [self.paths.part(dataset, part) for part in self.parts(dataset)]
@@ -116,6 +127,40 @@ class Plan:
     def prefix_manifests(self, recipe: str, dataset: str) -> list[Path]:
         """Manifests of all preprocessed parts of a data set."""
         return [self.paths.prefix(recipe, dataset, part) for part in self.parts(dataset)]
+
+    def train_inputs(self, run: str, index: int | None = None) -> dict[str, Any]:
+        """What a run, or its slice `index` (1-based; default: the last), is made from."""
+        spec, paths = self.config.runs[run], self.paths
+        index = index or spec.slices
+        inputs: dict[str, Any] = {
+            "parts": [m for d in spec.data for m in self.part_manifests(d)],
+            "prefix": [m for d in spec.data for m in self.prefix_manifests(spec.recipe, d)],
+            "transforms": [paths.transform(spec.recipe, d) for d in spec.data],
+        }
+        if spec.start_from:
+            inputs["parent"] = paths.model(spec.start_from)
+        if index > 1:
+            inputs["previous"] = paths.slice(run, index - 1)
+        return inputs
+
+    def reference_parts(self) -> list[Path]:
+        """Parts of the data set that everything is compared with."""
+        return self.part_manifests(self.config.evaluation.reference) if self.config.evaluation else []
+
+    def evaluate_inputs(self, subject: str) -> dict[str, Any]:
+        """What a sample, the floor or a head is evaluated from."""
+        inputs: dict[str, Any] = {"parts": self.reference_parts()}
+        if subject in self.config.samples:
+            inputs["sample"] = self.paths.sample_part(subject)
+        elif subject in self.config.runs:
+            inputs["prediction"] = self.paths.prediction(subject)
+        return inputs
+
+    def tables(self) -> list[Path]:
+        """All that figures are drawn from."""
+        models = [self.paths.model(run) for run in self.config.runs]
+        evaluations = [self.paths.evaluation(subject) for subject in self.subjects()]
+        return [*models, *evaluations, *([self.paths.metrics] if evaluations else [])]
 
     def subjects(self) -> list[str]:
         """What is evaluated: the Geant4 floor, every sample, every head."""
@@ -217,14 +262,14 @@ def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, Ra
         if not matches and not found:
             raise ConfigError(f"datasets.{dataset}.files: expected files matching '{pattern}', found none "
                               f"below {os.getcwd()}; correct the pattern or put the files there")
-        for path in matches:
-            if os.path.abspath(path) in own:
+        for match in matches:
+            if os.path.abspath(match) in own:
                 continue
-            part = _part_name(pattern, path)
+            part = _part_name(pattern, match)
             if part in found:
                 raise ConfigError(f"datasets.{dataset}.files: expected one file for part '{part}', got "
-                                  f"{found[part].path} and {path}; rename one of them")
-            found[part] = RawFile(path, cache(path))
+                                  f"{found[part].path} and {match}; rename one of them")
+            found[part] = RawFile(match, cache(match))
     return found
 
 
@@ -281,7 +326,7 @@ def freeze(plan: Plan, output: Path) -> dict[str, Any]:
     for dataset, parts in plan.files.items():
         datasets[dataset] = {
             part: {"path": raw.path, "key": raw.key,
-                   "digest": read_json(plan.paths.part(dataset, part))["source_digest"]}
+                   "digest": read_json(plan.paths.part(dataset, part))["source"]["digest"]}
             for part, raw in sorted(parts.items())
         }
     lock = {"version": LOCK_VERSION, "experiment": plan.config.experiment, "datasets": datasets}

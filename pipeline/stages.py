@@ -36,11 +36,11 @@ def simulate(plan: Plan, file: str) -> Path:
 
 def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: DetectorSpec, seed: int) -> None:
     """Simulate `spec.showers` showers of one detector into one raw HDF5 file."""
-    from pipeline.data.formats import WRITERS
+    from pipeline.data.formats import READERS
     from pipeline.simulation import ENGINES
 
     showers = ENGINES[spec.engine](spec, name, detector, seed)
-    WRITERS[spec.layout](output, [showers], sampling_fraction=detector.sampling_fraction, sampling_corrected=False,
+    READERS[spec.layout].write(output, [showers], sampling_fraction=detector.sampling_fraction, sampling_corrected=False,
                          threshold_mev=spec.threshold_mev, attributes={"engine": spec.engine, "seed": seed})
 
 
@@ -48,12 +48,9 @@ def ingest(plan: Plan, dataset: str, part: str) -> Path:
     """Turn one raw file into an immutable part."""
     from pipeline.data.ingest import ingest as ingest_file
 
-    if part not in plan.files.get(dataset, {}):
-        raise ConfigError(f"--dataset {dataset} --part {part}: expected a part of the plan, got none; "
-                          f"known parts: {plan.parts(dataset)[:5] if dataset in plan.files else sorted(plan.files)}")
     spec = plan.config.datasets[dataset]
     manifest = plan.paths.part(dataset, part)
-    ingest_file(Path(plan.files[dataset][part].path), manifest, spec, plan.config.detector(spec.detector), dataset)
+    ingest_file(Path(plan.raw_file(dataset, part)), manifest, spec, plan.config.detector(spec.detector), dataset)
     return manifest
 
 
@@ -92,7 +89,7 @@ def merge(plan: Plan, recipe: str, dataset: str) -> Path:
 
 def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
     """Train a run, or one slice of it."""
-    from pipeline.training.trainer import TrainRequest
+    from pipeline.training.request import TrainRequest
     from pipeline.training.trainer import train as train_run
 
     spec, paths = plan.config.runs[run], plan.paths
@@ -117,7 +114,7 @@ def generate(plan: Plan, sample: str) -> Path:
     from pipeline.generation.generate import generate as generate_sample
 
     output = plan.paths.sample(sample)
-    generate_sample(plan.config, sample, plan.paths.model(plan.config.samples[sample].run), _reference(plan), output)
+    generate_sample(plan.config, sample, plan.paths.model(plan.config.samples[sample].run), plan.reference_parts(), output)
     return output
 
 
@@ -126,7 +123,7 @@ def predict(plan: Plan, run: str) -> Path:
     from pipeline.generation.predict import predict as predict_run
 
     output = plan.paths.prediction(run)
-    predict_run(plan.config, run, plan.paths.model(run), _reference(plan), output)
+    predict_run(plan.config, run, plan.paths.model(run), plan.reference_parts(), output)
     return output
 
 
@@ -137,10 +134,10 @@ def evaluate(plan: Plan, subject: str) -> Path:
 
     output = plan.paths.evaluation(subject)
     if subject in plan.config.head_runs():
-        evaluate_predictions(plan.config, subject, plan.paths.prediction(subject), _reference(plan), output)
+        evaluate_predictions(plan.config, subject, plan.paths.prediction(subject), plan.reference_parts(), output)
     else:
         part = plan.paths.sample_part(subject) if subject in plan.config.samples else None
-        evaluate_sample(plan.config, subject, _reference(plan), part, output)
+        evaluate_sample(plan.config, subject, plan.reference_parts(), part, output)
     return output
 
 
@@ -173,11 +170,6 @@ def report(plan: Plan) -> Path:
 # ------------------------------------------------------------------------------- what they share
 
 
-def _reference(plan: Plan) -> list[Path]:
-    assert plan.config.evaluation is not None
-    return plan.part_manifests(plan.config.evaluation.reference)
-
-
 def _tables(plan: Plan) -> dict[str, Any]:
     """Everything that figures draw: metric rows, evaluation tables by subject, training metrics by run."""
     import json
@@ -203,12 +195,11 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
     from pipeline import __version__
 
     paths = plan.paths
-    inputs = [*(paths.evaluation(s) for s in plan.subjects()), *(paths.model(r) for r in plan.config.runs)]
     return {
         "experiment": plan.config.experiment,
         "figure": figure,
         "configuration": plan.config.digest(),
-        "inputs": {path.as_posix(): file_digest(path) for path in inputs},
+        "inputs": {path.as_posix(): file_digest(path) for path in plan.tables()},
         "code_version": __version__,
         "redraw": f"snakemake --cores 1 --forcerun figures -- {paths.figure(figure).as_posix()}",
     }

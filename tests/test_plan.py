@@ -53,7 +53,7 @@ def test_new_file_is_a_new_part(raw_folder, test_config) -> None:
 def test_locked_experiment_ignores_newer_files_and_refuses_changed_ones(raw_folder, test_config) -> None:
     plan = Plan.discover(load_config(test_config))
     for part in plan.parts("test_siw"):
-        write_json(plan.paths.part("test_siw", part), {"source_digest": "0"})
+        write_json(plan.paths.part("test_siw", part), {"source": {"digest": "0"}})
     freeze(plan, Path("lock.json"))
     test_config["data_lock"] = "lock.json"
     (raw_folder / "new.h5").write_bytes(b"n")

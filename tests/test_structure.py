@@ -18,7 +18,7 @@ FOUNDATION = {"config", "paths", "plan", "provenance", "reference", "__init__", 
 
 
 def room_of(module: str) -> str:
-    name = (module.split(".") + ["__init__"])[1]
+    name = [*module.split("."), "__init__"][1]
     return "foundation" if name in FOUNDATION or name.startswith("__") else name
 
 
@@ -90,10 +90,10 @@ def test_every_rule_keeps_a_log() -> None:
 def test_readme_commands_exist() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"`?make ([a-z][a-z-]+)", readme)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", readme, re.M)) <= targets
     help_text = subprocess.run([sys.executable, "-m", "pipeline", "--help"], capture_output=True, text=True,
                                check=True, cwd=REPOSITORY).stdout
-    for command in set(re.findall(r"caloforge ([a-z]+)", readme)):
+    for command in set(re.findall(r"`caloforge ([a-z]+)", readme)):
         assert re.search(rf"^    {command}\b", help_text, re.M), command
 
 

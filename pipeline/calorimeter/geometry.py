@@ -51,17 +51,17 @@ class CylinderMesh:
     @property
     def r_mm(self) -> NDArray[np.float64]:
         """Cell centres along r, shape (n_r,)."""
-        return (np.arange(self.n_r) + 0.5) * self.dr_mm
+        return (np.arange(self.n_r, dtype=np.float64) + 0.5) * self.dr_mm
 
     @property
     def phi_rad(self) -> NDArray[np.float64]:
         """Cell centres along phi, shape (n_phi,)."""
-        return (np.arange(self.n_phi) + 0.5) * (2 * math.pi / self.n_phi) - math.pi
+        return (np.arange(self.n_phi, dtype=np.float64) + 0.5) * (2 * math.pi / self.n_phi) - math.pi
 
     @property
     def z_mm(self) -> NDArray[np.float64]:
         """Cell centres along z, shape (n_z,)."""
-        return (np.arange(self.n_z) + 0.5) * self.dz_mm
+        return (np.arange(self.n_z, dtype=np.float64) + 0.5) * self.dz_mm
 
     def rebinned(self, factors: tuple[int, int, int]) -> CylinderMesh:
         """The mesh after summing `factors` cells along (r, phi, z); ValueError when they do not divide it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ class Showers:
     @property
     def visible_energy(self) -> NDArray[np.float64]:
         """Visible energy of each shower, shape (shower,), MeV."""
-        return self.energy.sum(axis=(1, 2, 3), dtype=np.float64)
+        return np.asarray(self.energy.sum(axis=(1, 2, 3), dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class RaggedShowers:
         row_size = np.bincount(self.shower_of_hit[keep], minlength=len(self)).astype(np.int64)
         return replace(self, row_size=row_size, cell=self.cell[keep], energy=self.energy[keep])
 
-    def dense(self, dtype: np.dtype | type = np.float32) -> Showers:
+    def dense(self, dtype: np.dtype[Any] | type = np.float32) -> Showers:
         """The same showers as a dense array of shape (shower, r, phi, z)."""
         energy = np.zeros((len(self), self.mesh.n_cells), dtype=dtype)
         energy[self.shower_of_hit, self.cell] = self.energy
@@ -169,16 +170,16 @@ class RaggedShowers:
             if (piece.mesh, piece.detector, piece.particle) != (first.mesh, first.detector, first.particle):
                 raise ShowerError(f"concatenate: expected {first.detector}, {first.particle} on {first.mesh}, "
                                   f"got {piece.detector}, {piece.particle} on {piece.mesh}")
-        columns = {
+        columns: dict[str, Any] = {
             name: np.concatenate([getattr(piece, name) for piece in pieces])
             for name in ("row_size", "cell", "energy", "incident_energy", "theta", "phi")
         }
         return replace(first, **columns)
 
 
-def index_dtype(mesh: CylinderMesh) -> type[np.uint16] | type[np.uint32]:
+def index_dtype(mesh: CylinderMesh) -> np.dtype[np.unsignedinteger[Any]]:
     """The smallest unsigned integer that numbers the mesh's cells."""
-    return np.uint16 if mesh.n_cells <= 2**16 else np.uint32
+    return np.dtype(np.uint16 if mesh.n_cells <= 2**16 else np.uint32)
 
 
 def rebin(energy: NDArray[np.floating], factors: tuple[int, int, int]) -> NDArray[np.floating]:
@@ -188,7 +189,7 @@ def rebin(energy: NDArray[np.floating], factors: tuple[int, int, int]) -> NDArra
     if n_r % f_r or n_phi % f_phi or n_z % f_z:
         raise ValueError(f"rebin: expected factors that divide {(n_r, n_phi, n_z)}, got {factors}")
     grouped = energy.reshape(*lead, n_r // f_r, f_r, n_phi // f_phi, f_phi, n_z // f_z, f_z)
-    return grouped.sum(axis=(-5, -3, -1))
+    return np.asarray(grouped.sum(axis=(-5, -3, -1)))
 
 
 def check_energies(energy: NDArray[np.floating], incident_energy: NDArray[np.floating]) -> None:

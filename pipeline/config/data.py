@@ -213,7 +213,8 @@ class RecipeSpec(Spec):
 
     def mesh_after(self, mesh: MeshSpec) -> MeshSpec:
         """The mesh behind the recipe's crop and rebin steps; ValueError when a step does not fit."""
-        cells, dr, dz = mesh.cells, mesh.dr_mm, mesh.dz_mm
+        cells: tuple[int, ...] = mesh.cells
+        dr, dz = mesh.dr_mm, mesh.dz_mm
         for step in self.steps:
             if isinstance(step, Crop):
                 if step.cells[1] != cells[1] or any(c > m for c, m in zip(step.cells, cells, strict=True)):
@@ -226,7 +227,7 @@ class RecipeSpec(Spec):
                                      f"got {list(step.factors)}")
                 cells = tuple(m // f for f, m in zip(step.factors, cells, strict=True))
                 dr, dz = dr * step.factors[0], dz * step.factors[2]
-        return MeshSpec(cells=cells, dr_mm=dr, dz_mm=dz)
+        return MeshSpec(cells=(cells[0], cells[1], cells[2]), dr_mm=dr, dz_mm=dz)
 
     @property
     def threshold_mev(self) -> float:

@@ -80,7 +80,7 @@ class Config(Spec):
     def _names(self) -> list[str]:
         import re
 
-        groups = {"datasets": self.datasets, "preprocessing": self.preprocessing, "runs": self.runs,
+        groups: dict[str, dict[str, Any]] = {"datasets": self.datasets, "preprocessing": self.preprocessing, "runs": self.runs,
                   "samples": self.samples}
         return [
             f"{group}.{name}: expected a name of letters, digits and _, got '{name}'"

@@ -1,21 +1,13 @@
 # Every sample, the Geant4 floor and every head against the held-out showers; then one table of all rows.
-def subject_inputs(wildcards):
-    name = wildcards.subject
-    inputs = {"parts": reference_parts()}
-    if name in PLAN.config.samples:
-        inputs["sample"] = str(PATHS.sample_part(name))
-    elif name in PLAN.config.runs:
-        inputs["prediction"] = str(PATHS.prediction(name))
-    return inputs
 
 
 rule evaluate:
     input:
-        unpack(subject_inputs),
+        unpack(lambda w: PLAN.evaluate_inputs(w.subject)),
     output:
         f"{RESULTS}/evaluate/{{subject}}.json",
     log:
-        f"logs/{PLAN.config.experiment}/evaluate/{{subject}}.log",
+        f"{LOGS}/evaluate/{{subject}}.log",
     wildcard_constraints:
         subject="|".join(PLAN.subjects()) or "(?!)",
     resources:
@@ -26,20 +18,20 @@ rule evaluate:
     message:
         "evaluate {wildcards.subject}"
     shell:
-        "caloforge evaluate --plan {PLAN_FILE} --subject {wildcards.subject} > {log} 2>&1"
+        "caloforge evaluate --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule metrics:
     input:
-        [str(PATHS.evaluation(subject)) for subject in PLAN.subjects()],
+        [PATHS.evaluation(subject) for subject in PLAN.subjects()],
     output:
         f"{RESULTS}/metrics.json",
     log:
-        f"logs/{PLAN.config.experiment}/metrics.log",
+        f"{LOGS}/metrics.log",
     resources:
         mem_mb=1000,
         runtime=10,
     message:
         "collect the metric rows"
     shell:
-        "caloforge metrics --plan {PLAN_FILE} > {log} 2>&1"
+        "caloforge metrics > {log} 2>&1"

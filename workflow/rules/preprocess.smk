@@ -1,5 +1,4 @@
 # The recipe's per-shower steps for each part, and the fit of the rest from the merged statistics.
-RECIPE_FOLDERS = {PATHS.recipe_folder(r).name: r for r in PLAN.config.preprocessing}
 
 
 rule preprocess:
@@ -21,17 +20,17 @@ rule preprocess:
     message:
         "preprocess {wildcards.dataset}/{wildcards.part} by {params.recipe}"
     shell:
-        "caloforge preprocess --plan {PLAN_FILE} --dataset {wildcards.dataset} --part {wildcards.part}"
+        "caloforge preprocess --dataset {wildcards.dataset} --part {wildcards.part}"
         " --recipe {params.recipe} --threads {threads} > {log} 2>&1"
 
 
 rule merge:
     input:
-        lambda w: [str(p) for p in PLAN.prefix_manifests(w.recipe, w.dataset)],
+        lambda w: PLAN.prefix_manifests(w.recipe, w.dataset),
     output:
         f"{RESULTS}/merge/{{recipe}}/{{dataset}}.json",
     log:
-        f"logs/{PLAN.config.experiment}/merge/{{recipe}}/{{dataset}}.log",
+        f"{LOGS}/merge/{{recipe}}/{{dataset}}.log",
     resources:
         mem_mb=2000,
         runtime=30,
@@ -40,4 +39,4 @@ rule merge:
     message:
         "merge statistics of {wildcards.dataset} and fit {wildcards.recipe}"
     shell:
-        "caloforge merge --plan {PLAN_FILE} --recipe {wildcards.recipe} --dataset {wildcards.dataset} > {log} 2>&1"
+        "caloforge merge --recipe {wildcards.recipe} --dataset {wildcards.dataset} > {log} 2>&1"

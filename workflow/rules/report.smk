@@ -1,9 +1,7 @@
 # Figures are functions of tables; the report gathers them.
 rule figures:
     input:
-        tables=[str(PATHS.metrics)] * bool(PLAN.config.evaluation)
-        + [str(PATHS.evaluation(subject)) for subject in PLAN.subjects()],
-        models=[str(PATHS.model(run)) for run in PLAN.config.runs],
+        PLAN.tables(),
     output:
         report(
             f"{RESULTS}/figures/{{figure}}.pdf",
@@ -13,7 +11,7 @@ rule figures:
         f"{RESULTS}/figures/{{figure}}.png",
         f"{RESULTS}/figures/{{figure}}.json",
     log:
-        f"logs/{PLAN.config.experiment}/figures/{{figure}}.log",
+        f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:
         figure="|".join(PLAN.figures()) or "(?!)",
     resources:
@@ -24,18 +22,17 @@ rule figures:
     message:
         "draw {wildcards.figure}"
     shell:
-        "caloforge figures --plan {PLAN_FILE} --figure {wildcards.figure} > {log} 2>&1"
+        "caloforge figures --figure {wildcards.figure} > {log} 2>&1"
 
 
 rule report:
     input:
-        figures=[str(PATHS.figure(figure)) for figure in PLAN.figures()],
-        metrics=[str(PATHS.metrics)] * bool(PLAN.config.evaluation),
-        models=[str(PATHS.model(run)) for run in PLAN.config.runs],
+        figures=[PATHS.figure(figure) for figure in PLAN.figures()],
+        tables=PLAN.tables(),
     output:
         f"{RESULTS}/report.html",
     log:
-        f"logs/{PLAN.config.experiment}/report.log",
+        f"{LOGS}/report.log",
     resources:
         mem_mb=1000,
         runtime=10,
@@ -44,4 +41,4 @@ rule report:
     message:
         "write the report"
     shell:
-        "caloforge report --plan {PLAN_FILE} > {log} 2>&1"
+        "caloforge report > {log} 2>&1"

@@ -1,7 +1,4 @@
 # Raw HDF5 showers from Geant4 or the parametric engine. Only files named by the plan match, never a user's.
-import re
-
-SIMULATED = "|".join(map(re.escape, PLAN.simulated)) or "(?!)"
 
 
 rule simulate:
@@ -20,4 +17,4 @@ rule simulate:
     message:
         "simulate {wildcards.simulated}"
     shell:
-        "caloforge simulate --plan {PLAN_FILE} --file {wildcards.simulated} > {log} 2>&1"
+        "caloforge simulate --file {wildcards.simulated} > {log} 2>&1"
