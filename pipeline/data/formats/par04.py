@@ -1,0 +1,150 @@
+"""The layout of Geant4's example Par04 and of Zenodo 6082201: one data set per incident energy.
+
+Each key is the incident energy in GeV ("1", "2", … "1024"), each data set (N, r, phi, z) visible MeV,
+not divided by the sampling fraction; showers are numbered in ascending energy. Angle and detector stand
+in the path only: the angle comes from `angle_deg` of the data set's YAML or from `angle_<degrees>` in
+the file's name. Our own files carry the root attributes of `calochallenge`. Source: Geant4 11.4
+`examples/extended/parameterisations/Par04/training_vae/utils/preprocess.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.calorimeter import ShowerError, Showers
+from pipeline.config import DatasetSpec, DetectorSpec
+from pipeline.data.formats.calochallenge import own_attributes
+from pipeline.data.formats.hdf5 import (
+    GrowingRows,
+    attributes_of,
+    create_raw,
+    open_raw,
+    read_rows,
+    row_blocks_of,
+    set_attributes,
+    values_of,
+)
+from pipeline.data.formats.reader import Description, FormatError, described
+from pipeline.provenance import atomic_path
+
+_ANGLE = re.compile(r"angle_(\d+(?:\.\d+)?)")
+
+
+def describe(path: Path, spec: DatasetSpec, detector: DetectorSpec) -> Description:
+    """What the file holds; raises `FormatError`."""
+    with open_raw(path) as handle:
+        energies = [values_of(handle, key, path) for key in _keys(handle, path)]
+        match = _ANGLE.search(path.stem)
+        description = described(path, spec, detector, attributes_of(handle),
+                                n_showers=sum(dataset.shape[0] for dataset in energies),
+                                angle_deg=float(match[1]) if match else None)
+        for dataset in energies:
+            if dataset.shape[1:] != description.mesh.shape:
+                raise FormatError(f"{path}: data set {dataset.name[1:]}: expected (N, r, phi, z) with the mesh "
+                                  f"{description.mesh.shape}, found {dataset.shape}; add the file's mesh to the "
+                                  "data set's YAML: `mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`")
+        return description
+
+
+def _keys(handle: h5py.File, path: Path) -> list[str]:
+    """The keys in ascending energy."""
+    energies = {key: _energy_gev(key) for key in handle}
+    if not energies or min(energies.values()) <= 0:
+        raise FormatError(f"{path}: keys: expected one data set per energy, named in GeV ('1', '64'), found "
+                          f"{sorted(handle)[:8]}; check `format:` of the data set's YAML")
+    return sorted(energies, key=lambda key: (energies[key], key))
+
+
+def _energy_gev(key: str) -> float:
+    """The energy that a key names, 0 where it names none."""
+    try:
+        energy = float(key)
+    except ValueError:
+        return 0.0
+    return energy if math.isfinite(energy) else 0.0
+
+
+def row_blocks(path: Path, description: Description) -> Iterator[slice]:
+    """Row ranges aligned to the file's chunks; none crosses from one energy to the next."""
+    blocks, start = [], 0
+    with open_raw(path) as handle:
+        for key in _keys(handle, path):
+            blocks += [slice(start + rows.start, start + rows.stop) for rows in row_blocks_of(handle[key])]
+            start += handle[key].shape[0]
+    yield from blocks
+
+
+def read(path: Path, description: Description, rows: slice) -> Showers:
+    """The showers of a row range in visible MeV; raises `FormatError` at impossible values."""
+    start, stop, _ = rows.indices(description.n_showers)
+    pieces, incident, offset = [], [], 0
+    with open_raw(path) as handle:
+        for key in _keys(handle, path):
+            n = handle[key].shape[0]
+            low, high = max(start - offset, 0), min(stop - offset, n)
+            if low < high:
+                pieces.append(read_rows(handle[key], slice(low, high)))
+                incident.append(np.full(high - low, 1000 * _energy_gev(key)))
+            offset += n
+    energy = np.concatenate(pieces) if pieces else np.zeros((0, *description.mesh.shape), np.float32)
+    if description.to_visible != 1:
+        energy *= np.float32(description.to_visible)
+    theta = np.full(len(energy), description.theta_rad)
+    try:
+        return Showers(energy, np.concatenate(incident) if incident else np.zeros(0), theta, np.zeros(len(energy)),
+                       description.mesh, description.detector, description.particle)
+    except ShowerError as error:
+        raise FormatError(f"{path}: showers counted from row {start} in ascending energy: {error}; "
+                          "repair the file or take it out of `files:`") from None
+
+
+def write(
+    path: Path, blocks: Iterable[Showers], *, sampling_fraction: float, sampling_corrected: bool,
+    threshold_mev: float, attributes: Mapping[str, Any] = {},
+) -> None:
+    """Write showers (visible MeV) of fixed energies at one angle, divided by the fraction when corrected."""
+    scale = 1 / sampling_fraction if sampling_corrected else 1.0
+    first: Showers | None = None
+    with atomic_path(path) as temporary, create_raw(temporary) as handle:
+        rows: dict[str, GrowingRows] = {}
+        for block in filter(len, blocks):
+            first = first or block
+            _check_block(path, first, block)
+            for energy_mev in np.unique(block.incident_energy):
+                key = _key(path, float(energy_mev))
+                if key not in rows:
+                    rows[key] = GrowingRows(handle, key, block.mesh.shape)
+                rows[key].append(block.energy[block.incident_energy == energy_mev] * scale)
+        if first is None:
+            raise FormatError(f"{path}: expected showers to write, got none; check what makes them")
+        for key in sorted(rows, key=float):
+            rows[key].close()
+        set_attributes(handle, {
+            **attributes, **own_attributes(first), "angle_deg": round(float(np.degrees(first.theta[0])), 4),
+            "sampling_fraction": sampling_fraction, "sampling_corrected": sampling_corrected,
+            "threshold_mev": threshold_mev,
+        })
+
+
+def _check_block(path: Path, first: Showers, block: Showers) -> None:
+    if (block.mesh, block.detector, block.particle) != (first.mesh, first.detector, first.particle):
+        raise FormatError(f"{path}: expected {first.detector}, {first.particle} on {first.mesh} in all blocks, "
+                          f"got {block.detector}, {block.particle} on {block.mesh}; write two files")
+    if (block.theta != first.theta[0]).any() or block.phi.any():
+        raise FormatError(f"{path}: expected one angle and azimuth 0 as the par04 layout has no place for more; "
+                          "write one file per angle, or the calochallenge layout")
+
+
+def _key(path: Path, energy_mev: float) -> str:
+    """The key of an energy; refused when it would not read back."""
+    key = f"{energy_mev / 1000:.7g}"
+    if not math.isclose(float(key) * 1000, energy_mev, rel_tol=1e-6):
+        raise FormatError(f"{path}: expected fixed energies, got {energy_mev!r} MeV; use the calochallenge layout")
+    return key

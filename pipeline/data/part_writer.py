@@ -1,0 +1,243 @@
+"""Writes one part: a Zarr v3 group of contiguous ragged showers, whole or not at all.
+
+In: blocks of `RaggedShowers` in file order, with their hashes. Out: a store under its final name, built
+under a temporary one, fsynced and renamed. Memory is flat: hits wait for a whole shard (2^23 values).
+The layout is that of CF 1.11, chapters 8.2 (compression by gathering) and 9.3 (contiguous ragged arrays);
+docs/storage.md shows it. Manifests are written by the callers, after this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.calorimeter.showers import index_dtype
+from pipeline.provenance import fsync_folder, tree_digest
+
+CHUNK = 1 << 18
+SHARD = 1 << 23
+DENSE_CHUNK = 16
+DENSE_SHARD = 320
+DENSE_OCCUPANCY = 0.5
+
+
+class _GrowingColumn:
+    """One hit array, written in whole shards as values arrive; without shards when one chunk holds it."""
+
+    def __init__(self, group: zarr.Group, name: str, dtype: Any, attributes: dict[str, Any]) -> None:
+        self._group, self._name, self._dtype, self._attributes = group, name, dtype, attributes
+        self._array: zarr.Array[Any] | None = None
+        self._waiting: list[NDArray[Any]] = []
+        self._n_waiting = 0
+
+    def append(self, values: NDArray[Any]) -> None:
+        self._waiting.append(values.astype(self._dtype, copy=False))
+        self._n_waiting += len(values)
+        if self._n_waiting >= SHARD:
+            self._write(self._n_waiting - self._n_waiting % SHARD)
+
+    def close(self) -> None:
+        self._write(self._n_waiting)
+
+    def _write(self, n: int) -> None:
+        values = np.concatenate([np.zeros(0, self._dtype), *self._waiting])
+        if self._array is None:
+            self._array = create_column(self._group, self._name, self._dtype, n, ("hit",), self._attributes)
+            start = 0
+        else:
+            start = self._array.shape[0]
+            self._array.resize((start + n,))
+        if n:
+            self._array[start : start + n] = values[:n]
+        self._waiting, self._n_waiting = [values[n:]], len(values) - n
+
+
+def create_column(
+    group: zarr.Group, name: str, dtype: Any, n: int, dimensions: tuple[str, ...],
+    attributes: dict[str, Any],
+) -> zarr.Array[Any]:
+    """An array of n values in chunks of 2^18, in shards of 2^23 when one chunk does not hold it."""
+    return group.create_array(
+        name, shape=(n,), dtype=np.dtype(dtype), chunks=(CHUNK if n > CHUNK else max(n, 1),),
+        shards=(SHARD,) if n > CHUNK else None, compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        fill_value=0, dimension_names=dimensions, attributes=attributes,
+    )
+
+
+class PartWriter:
+    """A context that turns blocks of ragged showers into one store; an exception inside leaves nothing behind.
+
+    `attributes` become those of the group, `values` describes the hit values (`long_name`, `units`);
+    `digest` is the store's once it has its name.
+    """
+
+    def __init__(self, store: Path, mesh: CylinderMesh, attributes: Mapping[str, Any],
+                 values: Mapping[str, Any] | None = None, allow_dense: bool = True) -> None:
+        """A writer of `store`; nothing is touched before the context is entered."""
+        self.store, self.mesh, self.allow_dense = store, mesh, allow_dense
+        self.n_hits = 0
+        self.layout = "ragged"
+        self.digest = ""
+        self._attributes = {"Conventions": "CF-1.11", **attributes, **mesh_attributes(mesh)}
+        self._values = {"units": "MeV", "long_name": "visible energy", **(values or {})}
+        self._labels: list[NDArray[np.floating]] = []
+        self._row_size: list[NDArray[np.integer]] = []
+        self._hashes: list[NDArray[np.uint64]] = []
+
+    def __enter__(self) -> PartWriter:
+        """Start a store under a temporary name."""
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.store)
+        self._temporary = temporary_name(self.store)
+        self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
+        self._cell = _GrowingColumn(self._group, "cell", index_dtype(self.mesh),
+                                    {"long_name": "flat index of the cell", "compress": "r phi z"})
+        self._energy = _GrowingColumn(self._group, "energy", np.float32, dict(self._values))
+        return self
+
+    def append(self, showers: RaggedShowers, hashes: NDArray[np.uint64]) -> None:
+        """Add showers behind those before."""
+        self._cell.append(showers.cell)
+        self._energy.append(showers.energy)
+        self._row_size.append(np.asarray(showers.row_size, dtype=np.int64))
+        self._labels.append(np.stack([showers.incident_energy, showers.theta, showers.phi]).astype(np.float32))
+        self._hashes.append(hashes)
+        self.n_hits += len(showers.energy)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finish and publish the store, or leave nothing behind."""
+        try:
+            if kind is None:
+                self._finish()
+                self.digest = tree_digest(self._temporary)
+                publish(self._temporary, self.store)
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _finish(self) -> None:
+        self._cell.close()
+        self._energy.close()
+        row_size = np.concatenate([np.zeros(0, np.int64), *self._row_size])
+        if self.allow_dense and self.n_hits > DENSE_OCCUPANCY * self.mesh.n_cells * max(len(row_size), 1):
+            self._make_dense(row_size)
+        labels = np.concatenate([np.zeros((3, 0), np.float32), *self._labels], axis=1)
+        columns: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
+            "row_size": (row_size.astype(np.int32), {"long_name": "hits of the shower", "sample_dimension": "hit"}),
+            "incident_energy": (labels[0], {"long_name": "incident energy", "units": "MeV"}),
+            "incident_theta": (labels[1], {"long_name": "polar angle of the particle", "units": "rad"}),
+            "incident_phi": (labels[2], {"long_name": "azimuth of the particle", "units": "rad"}),
+            "shower_hash": (np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
+                            {"long_name": "first 8 bytes of BLAKE2b over cells, energies, incident energy"}),
+        }
+        for name, (values, attributes) in columns.items():
+            array = create_column(self._group, name, values.dtype.type, len(values), ("shower",), attributes)
+            if len(values):
+                array[:] = values
+        _write_coordinates(self._group, self.mesh)
+
+    def _make_dense(self, row_size: NDArray[np.int64]) -> None:
+        """Replace the hit arrays by one dense array, a shard of showers at a time."""
+        self.layout = "dense"
+        n, shape = len(row_size), self.mesh.shape
+        dense = self._group.create_array(
+            "shower_energy", shape=(n, *shape), dtype=np.float32, chunks=(DENSE_CHUNK, *shape),
+            shards=(DENSE_SHARD, *shape) if n > DENSE_CHUNK else None, compressors=ZstdCodec(level=1), fill_value=0,
+            dimension_names=("shower", "r", "phi", "z"), attributes=dict(self._values),
+        )
+        offsets = np.concatenate([[0], np.cumsum(row_size)])
+        for start in range(0, n, DENSE_SHARD):
+            stop = min(start + DENSE_SHARD, n)
+            hits = slice(int(offsets[start]), int(offsets[stop]))
+            block = np.zeros((stop - start, self.mesh.n_cells), np.float32)
+            rows = np.repeat(np.arange(stop - start), row_size[start:stop])
+            block[rows, array_of(self._group, "cell")[hits]] = array_of(self._group, "energy")[hits]
+            dense[start:stop] = block.reshape(-1, *shape)
+        del self._group["cell"], self._group["energy"]
+
+
+def array_of(group: zarr.Group, name: str) -> Any:
+    """An array of a group; TypeError when the name is that of a group."""
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{group.store_path}: {name}: expected an array, found a group")
+    return array
+
+
+def mesh_attributes(mesh: CylinderMesh) -> dict[str, Any]:
+    """The mesh as attributes of a store."""
+    return {"cells": list(mesh.shape), "dr_mm": mesh.dr_mm, "dz_mm": mesh.dz_mm}
+
+
+def mesh_of(content: dict[str, Any]) -> CylinderMesh:
+    """The mesh of `mesh_attributes`."""
+    n_r, n_phi, n_z = content["cells"]
+    return CylinderMesh(n_r, n_phi, n_z, content["dr_mm"], content["dz_mm"])
+
+
+def _write_coordinates(group: zarr.Group, mesh: CylinderMesh) -> None:
+    axes = {"r": (mesh.r_mm, "mm", "distance of the cell's centre from the particle's direction"),
+            "phi": (mesh.phi_rad, "rad", "azimuth of the cell's centre"),
+            "z": (mesh.z_mm, "mm", "depth of the cell's centre")}
+    for name, (values, units, text) in axes.items():
+        array = create_column(group, name, np.float64, len(values), (name,), {"units": units, "long_name": text})
+        array[:] = values
+
+
+# ------------------------------------------------------------------------- whole or not at all
+
+
+def temporary_name(store: Path) -> Path:
+    """A name beside the store that no other process uses."""
+    return store.with_name(f".{store.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what dead processes of this host left behind for this store."""
+    host = socket.gethostname()
+    for leftover in store.parent.glob(f".{store.name}.{host}-*.tmp"):
+        pid = leftover.name.rpartition("-")[2].partition(".")[0]
+        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def publish(temporary: Path, store: Path) -> None:
+    """Make the finished store durable and give it its name; an older store of that name is replaced."""
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            with open(Path(folder) / name, "rb") as handle:
+                os.fsync(handle.fileno())
+        fsync_folder(Path(folder))
+    aside = temporary.with_suffix(".old.tmp")
+    while temporary.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(store, aside)
+        try:
+            os.rename(temporary, store)
+        except OSError as error:  # another process published the same part in between: replace it too
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    fsync_folder(store.parent)
+    shutil.rmtree(aside, ignore_errors=True)

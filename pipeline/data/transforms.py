@@ -1,0 +1,193 @@
+"""`Transform`: a recipe on a mesh, from visible MeV to network space and back.
+
+In: energies (…, r, phi, z) in visible MeV on the raw mesh, incident energies (…,) in MeV. Out: the values
+that a network sees, on the recipe's own mesh. NumPy computes in float64, torch in the tensor's dtype on
+its device. The recipe is cut at its first fitted step: the prefix needs one shower only and is stored per
+part, the suffix is fitted from merged statistics. The state is JSON and travels inside the checkpoint.
+Laws: the inverse of an invertible recipe gives x back within 1e-5 (x + epsilon); forward, inverse, forward
+is forward (for cells that are 0 or at least half the threshold, and cuts behind the rebinning).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array
+from numpy.typing import NDArray
+
+from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.config import RecipeSpec
+from pipeline.data.part_writer import mesh_attributes, mesh_of
+from pipeline.data.statistics import CellStatistics
+from pipeline.data.steps import GEOMETRY, POINTWISE, GeometryStep, Standardise, Step, TransformError, geometry_step
+
+__all__ = ["Transform", "TransformError"]
+
+Array = Any
+Tables = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A recipe's steps on a raw mesh; made by `from_recipe` or `from_state`."""
+
+    recipe: RecipeSpec
+    raw_mesh: CylinderMesh
+    mesh: CylinderMesh
+    geometry: tuple[GeometryStep, ...]
+    steps: tuple[Step, ...]
+    tables: Tables | None = None
+
+    @classmethod
+    def from_recipe(cls, spec: RecipeSpec, raw_mesh: CylinderMesh) -> Transform:
+        """The unfitted transform; ValueError when a crop or rebin does not fit the mesh."""
+        mesh, geometry = raw_mesh, []
+        for step in spec.steps:
+            if step.name in GEOMETRY:
+                made, mesh = geometry_step(step, mesh)
+                geometry.append(made)
+        steps = tuple(POINTWISE[step.name](step) for step in spec.steps if step.name in POINTWISE)
+        return cls(spec, raw_mesh, mesh, tuple(geometry), steps)
+
+    @property
+    def threshold_mev(self) -> float:
+        """Energies below half of it come back as exactly 0."""
+        return self.recipe.threshold_mev
+
+    @property
+    def n_prefix(self) -> int:
+        """How many of the steps behind the geometry stand before the first fitted one."""
+        fitted = (i for i, step in enumerate(self.steps) if isinstance(step, Standardise))
+        return next(fitted, len(self.steps))
+
+    # ------------------------------------------------------------------------------- forward
+
+    def forward(self, energy: Array, incident_energy: Array) -> Array:
+        """Visible MeV on the raw mesh to network space."""
+        return self.suffix(self.prefix(energy, incident_energy), incident_energy)
+
+    def prefix(self, energy: Array, incident_energy: Array) -> Array:
+        """All steps before the first fitted one, on energies of the raw mesh."""
+        x, incident = _prepared(energy, incident_energy, self.raw_mesh)
+        return _applied((*self.geometry, *self.steps[: self.n_prefix]), x, incident)
+
+    def suffix(self, values: Array, incident_energy: Array) -> Array:
+        """The fitted step and those behind it, on the prefix's output."""
+        x, incident = _prepared(values, incident_energy, self.mesh)
+        return _applied(self.steps[self.n_prefix :], x, incident)
+
+    def pointwise(self, values_mev: Array, incident_energy: Array) -> Array:
+        """All but crop, rebin and cut, on energies (MeV) that are on the network's mesh already."""
+        x, incident = _prepared(values_mev, incident_energy, self.mesh)
+        return _applied(self.steps, x, incident)
+
+    def prefix_ragged(self, showers: RaggedShowers) -> RaggedShowers:
+        """The prefix on hits alone, stored as float32; cells without hit hold `fill`."""
+        if showers.mesh != self.raw_mesh:
+            raise TransformError(f"transform: expected showers on {self.raw_mesh}, got {showers.mesh}")
+        for step in self.geometry:
+            showers = step.ragged(showers)
+        incident = np.repeat(np.asarray(showers.incident_energy, np.float64), showers.row_size)
+        values = _applied(self.steps[: self.n_prefix], showers.energy.astype(np.float64), incident)
+        return replace(showers, energy=values.astype(np.float32))
+
+    @property
+    def fill(self) -> float:
+        """What the prefix makes of an empty cell (float32, the same for every shower)."""
+        value = _applied(self.steps[: self.n_prefix], np.zeros(1), np.ones(1))
+        return float(np.float32(value[0]))
+
+    # ------------------------------------------------------------------------------- inverse
+
+    def inverse(self, values: Array, incident_energy: Array) -> Array:
+        """Network space to visible MeV on the network's mesh; below half the threshold exactly 0."""
+        x, incident = _prepared(values, incident_energy, self.mesh)
+        for step in reversed(self.steps):
+            x = step.inverse(x, incident)
+        xp = array_namespace(x)
+        return xp.where(x < self.threshold_mev / 2, xp.zeros_like(x), x)
+
+    def inverse_raw(self, values: Array, incident_energy: Array) -> Array:
+        """Like `inverse`, on the raw mesh: rebinning spread evenly, what was cropped padded with zeros."""
+        x = self.inverse(values, incident_energy)
+        for step in reversed(self.geometry):
+            x = step.inverse(x, incident_energy)
+        return x
+
+    # --------------------------------------------------------------------------------- fitting
+
+    def fit(self, statistics: CellStatistics) -> Transform:
+        """The transform fitted to (and carrying) the statistics of its prefix's output."""
+        if statistics.shape != self.mesh.shape:
+            raise TransformError(f"transform: expected statistics on the mesh {self.mesh.shape}, "
+                                 f"got {statistics.shape}; merge parts preprocessed with this recipe")
+        if statistics.count == 0:
+            raise TransformError("transform: expected statistics of the training split, got those of no shower; "
+                                 "add data or raise `splits.train`")
+        steps = tuple(s.fit(statistics) if isinstance(s, Standardise) else s for s in self.steps)
+        tables = {name: table.astype(np.float32) for name, table in statistics.tables().items()}
+        return replace(self, steps=steps, tables=tables)
+
+    def cell_statistics(self) -> Tables:
+        """Of the prefix's output over the training split, each (r, phi, z) float32.
+
+        mean_all, std_all (all cells), hit_rate in [0, 1], mean_hit, std_hit (hits only).
+        """
+        if self.tables is None:
+            raise TransformError("cell_statistics: expected a fitted transform, got a recipe; run merge, or call fit")
+        return self.tables
+
+    def state(self) -> dict[str, Any]:
+        """Everything as JSON: recipe, raw mesh, fitted numbers, statistics."""
+        fitted = next((s for s in self.steps if isinstance(s, Standardise) and s.mean is not None), None)
+        return {
+            "recipe": self.recipe.model_dump(mode="json"), "raw_mesh": mesh_attributes(self.raw_mesh),
+            "fitted": {k: _packed(getattr(fitted, k)) for k in ("mean", "deviation")} if fitted else None,
+            "statistics": {k: _packed(table) for k, table in self.tables.items()} if self.tables else None,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Transform:
+        """The transform of a state; further keys are ignored. TransformError when the state is damaged."""
+        try:
+            fitted, tables = state["fitted"], state["statistics"]
+            transform = cls.from_recipe(RecipeSpec.model_validate(state["recipe"]), mesh_of(state["raw_mesh"]))
+            numbers: dict[str, Any] = {k: _unpacked(v) for k, v in (fitted or {}).items()}
+            steps = tuple(replace(s, **numbers) if isinstance(s, Standardise) else s for s in transform.steps)
+            return replace(transform, steps=steps, tables={k: _unpacked(v) for k, v in (tables or {}).items()} or None)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TransformError(f"transform: expected a state written by merge, got: {error!r}; "
+                                 "delete the transform and run merge again") from None
+
+
+def _applied(steps: Iterable[Step], x: Array, incident: Array) -> Array:
+    for step in steps:
+        x = step.forward(x, incident)
+    return x
+
+
+def _prepared(x: Array, incident_energy: Array, mesh: CylinderMesh) -> tuple[Array, Array]:
+    """The array (float64 if NumPy) and the incident energy as (…, 1, 1, 1) beside it."""
+    if tuple(x.shape[-3:]) != mesh.shape:
+        raise TransformError(f"transform: expected (…, {', '.join(map(str, mesh.shape))}), got {tuple(x.shape)}")
+    xp = array_namespace(x)
+    if is_numpy_array(x):
+        x = x.astype(np.float64)
+    incident = xp.asarray(incident_energy, dtype=x.dtype, device=device(x))
+    return x, xp.reshape(incident, (*incident.shape, 1, 1, 1))
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    """An array as JSON: shape, dtype and little-endian bytes in base64."""
+    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
+    text = base64.b64encode(little.tobytes()).decode()
+    return {"shape": list(array.shape), "dtype": little.dtype.str, "base64": text}
+
+
+def _unpacked(content: dict[str, Any]) -> NDArray[Any]:
+    raw = np.frombuffer(base64.b64decode(content["base64"]), dtype=content["dtype"])
+    return raw.reshape(content["shape"]).astype(raw.dtype.newbyteorder("="))
