@@ -176,6 +176,9 @@ class Config(Spec):
         for name, sample in self.samples.items():
             if not isinstance(self.model_of(sample.run), DiffusionSpec) or self.runs[sample.run].head:
                 errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
+            if self.evaluation and self.evaluation.reference not in self.runs[sample.run].data:
+                errors.append(f"samples.{name}.run: expected a run trained on evaluation.reference "
+                              f"'{self.evaluation.reference}', got '{sample.run}' on {list(self.runs[sample.run].data)}")
         if self.evaluation:
             cells = self.raw_mesh(self.evaluation.reference).cells
             if any(c % f for c, f in zip(cells, self.evaluation.rebin, strict=True)):

@@ -115,6 +115,6 @@ class SampleSpec(Spec):
     run: str
     steps: NonNegativeInt = Field(8, description="denoising steps; 0: the independent-cells null model")
     sigma_stop: PositiveFloat = Field(1.0, description="noise level of the single draw (probabilistic output)")
-    batch_size: PositiveInt = 250
+    batch_size: PositiveInt = Field(250, description="showers in a network call on a GPU (on a CPU: always 50)")
     seed: int = 1
     version: int = 1
