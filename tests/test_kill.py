@@ -68,14 +68,20 @@ def test_killed_stage_run_again_gives_the_same_bytes(finished: Workspace, stage:
     assert clean.returncode == 0, clean.stderr
     assert finished.digests() == undisturbed
     operations = int(re.search(r"operations: (\d+)", clean.stderr)[1])
+    kills = 0
     for point in sorted({1 + round(i * (operations - 1) / (POINTS - 1)) for i in range(POINTS)}):
         remove(finished.folder, made)
         killed = run_stage(finished, stage, kill_at=point)
+        if killed.returncode == 0:  # a cache was warm this time: fewer operations
+            continue
+        kills += 1
         assert killed.returncode == -signal.SIGKILL, f"operation {point} of {operations}: {killed.stderr}"
         again = run_stage(finished, stage, kill_at=0)
         assert again.returncode == 0, f"after a kill at operation {point} of {operations}: {again.stderr}"
-        left = {n: d for n, d in finished.digests().items() if ".tmp" not in n}
-        assert left == undisturbed, f"after a kill at operation {point} of {operations}"
+        assert finished.digests() == undisturbed, f"after a kill at operation {point} of {operations}"
+    assert kills >= min(3, operations - 1)
+    left = [p for top in ("data", "results") for p in (finished.folder / top).rglob("*.tmp")]
+    assert not left
 
 
 def test_killed_snakemake_goes_on_after_unlocking(finished: Workspace, tmp_path: Path, test_content) -> None:
@@ -89,7 +95,7 @@ def test_killed_snakemake_goes_on_after_unlocking(finished: Workspace, tmp_path:
         process.wait()
         assert workspace.caloforge("unlock").returncode == 0
     workspace.snakemake()
-    assert {n: d for n, d in workspace.digests().items() if ".tmp" not in n} == finished.digests()
+    assert workspace.digests() == finished.digests()
 
 
 def test_a_live_snakemake_keeps_its_lock(tmp_path: Path, test_content) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from pipeline.provenance import (
@@ -24,6 +26,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path) -> None:
         raise RuntimeError
     assert read_json(target) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path) -> None:
+    (tmp_path / f".record.json.{socket.gethostname()}-99999999.tmp").write_text("half")
+    elsewhere = tmp_path / ".record.json.another-host-99999999.tmp"
+    elsewhere.write_text("perhaps alive")
+    write_json(tmp_path / "record.json", {})
+    assert {p.name for p in tmp_path.iterdir()} == {"record.json", elsewhere.name}
 
 
 def test_nan_is_refused_in_records(tmp_path) -> None:

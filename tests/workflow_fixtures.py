@@ -80,6 +80,6 @@ class Workspace:
             for path in sorted((self.folder / top).rglob("*")):
                 name = path.relative_to(self.folder).as_posix()
                 if (path.is_file() and name.startswith(below) and not name.endswith(".measured.json")
-                        and not re.search(r"/plans/|/checkpoints/|fingerprints.json|report.html", name)):
+                        and not re.search(r"/plans/|/checkpoints/|fingerprints.json|report.html|\.tmp$", name)):
                     kept[name] = file_digest(path)
         return kept

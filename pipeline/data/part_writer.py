@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import shutil
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
-from pipeline.provenance import fsync_folder, tree_digest
+from pipeline.provenance import fsync_folder, remove_leftovers, temporary_name, tree_digest
 
 CHUNK = 1 << 18
 SHARD = 1 << 23
@@ -196,30 +195,6 @@ def _write_coordinates(group: zarr.Group, mesh: CylinderMesh) -> None:
 
 
 # ------------------------------------------------------------------------- whole or not at all
-
-
-def temporary_name(store: Path) -> Path:
-    """A name beside the store that no other process uses."""
-    return store.with_name(f".{store.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-
-
-def remove_leftovers(store: Path) -> None:
-    """Remove what dead processes of this host left behind for this store."""
-    host = socket.gethostname()
-    for leftover in store.parent.glob(f".{store.name}.{host}-*.tmp"):
-        pid = leftover.name.rpartition("-")[2].partition(".")[0]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def publish(temporary: Path, store: Path) -> None:
