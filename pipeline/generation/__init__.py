@@ -1,0 +1,1 @@
+"""Generation: trained models become showers in MeV and predicted energies."""

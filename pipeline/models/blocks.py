@@ -1,0 +1,98 @@
+"""Transformer blocks: attention, and the same conditioned by adaptive layer norms.
+
+Shapes: B showers, N tokens, W width, H heads, C width of the condition. Sources: pre-norm blocks of the ViT
+(arXiv:2010.11929), adaLN-zero of the DiT (arXiv:2212.09748, section 3.2). No positions, no masks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads: expected a divisor of the width {width}, got {heads}")
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, W) -> (B, N, W)."""
+        n, tokens, width = x.shape
+        split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, N, W/H)
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, tokens, width))  # (B, N, W)
+        return out
+
+
+def feed_forward(width: int, ratio: float) -> nn.Sequential:
+    """The block's perceptron."""
+    hidden = int(width * ratio)
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm_perceptron = nn.LayerNorm(width)
+        self.perceptron = feed_forward(width, mlp_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, W) -> (B, N, W)."""
+        x = x + self.attention(self.norm_attention(x))  # (B, N, W)
+        x = x + self.perceptron(self.norm_perceptron(x))  # (B, N, W)
+        return x
+
+
+class Modulation(nn.Module):
+    """`count` shifts, scales and gates from the condition; zero at the start (adaLN-zero)."""
+
+    def __init__(self, condition_width: int, width: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.linear = nn.Linear(condition_width, count * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """(B, C) -> count x (B, 1, W)."""
+        all_of_them: Tensor = self.linear(F.silu(condition)).unsqueeze(1)  # (B, 1, count W)
+        return all_of_them.chunk(self.count, dim=-1)  # count x (B, 1, W)
+
+
+class ConditionedBlock(nn.Module):
+    """A transformer block whose norms are shifted and scaled, and its branches gated, by the condition."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, condition_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.attention = Attention(width, heads)
+        self.perceptron = feed_forward(width, mlp_ratio)
+        self.modulation = Modulation(condition_width, width, 6)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(B, N, W), (B, C) -> (B, N, W)."""
+        shift_a, scale_a, gate_a, shift_p, scale_p, gate_p = self.modulation(condition)  # 6 x (B, 1, W)
+        x = x + gate_a * self.attention(self.norm(x) * (1 + scale_a) + shift_a)  # (B, N, W)
+        x = x + gate_p * self.perceptron(self.norm(x) * (1 + scale_p) + shift_p)  # (B, N, W)
+        return x
+
+
+def fourier_features(x: Tensor, count: int) -> Tensor:
+    """(B,) -> (B, 2 count): sine and cosine at wave numbers 1/4 ... 4, for inputs of order one."""
+    wave_numbers = torch.logspace(-2, 2, count, base=2.0, device=x.device, dtype=x.dtype) * (math.pi / 2)
+    angles = x[:, None] * wave_numbers  # (B, count)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B, 2 count)

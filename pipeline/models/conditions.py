@@ -1,0 +1,104 @@
+"""What a shower is conditioned on, and how a network reads it.
+
+Incident energy in MeV, theta in rad, `domain`: the index of the data set the shower belongs to (which gives
+its detector), layer energies in visible MeV. Energies enter as standardised logarithms; the numbers of the
+standardisation are buffers, fitted on the training split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.blocks import fourier_features
+
+NOISE_FEATURES = 16
+DETECTOR_FEATURES = 8
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of B showers: incident_energy (B,) MeV, theta (B,) rad, domain (B,) int, layer_energy (B, Z) MeV."""
+
+    incident_energy: Tensor
+    theta: Tensor
+    domain: Tensor
+    layer_energy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.incident_energy)
+
+    def repeat(self, times: int) -> Conditions:
+        """Each shower's conditions `times` times in a row."""
+        return Conditions(*(value.repeat_interleave(times, dim=0) for value in vars(self).values()))
+
+    def to(self, device: torch.device) -> Conditions:
+        """The same on another device."""
+        return Conditions(*(value.to(device) for value in vars(self).values()))
+
+
+class ConditionEncoder(nn.Module):
+    """Conditions and noise level as one vector.
+
+    `names` are the conditions that are read, `detector_of` the detector index of each domain. With
+    `layers` > 0 the layer energies are read too.
+    """
+
+    log_energy_centre: Tensor
+    log_energy_scale: Tensor
+    layer_centre: Tensor
+    layer_scale: Tensor
+    detector_of: Tensor
+
+    def __init__(self, names: tuple[str, ...], detector_of: list[int], n_detectors: int, layers: int, width: int,
+                 threshold_mev: float) -> None:
+        super().__init__()
+        self.names = names
+        self.layers = layers
+        self.threshold_mev = threshold_mev
+        self.detector = nn.Embedding(n_detectors, DETECTOR_FEATURES) if "detector" in names else None
+        self.register_buffer("detector_of", torch.tensor(detector_of, dtype=torch.int64))
+        self.register_buffer("log_energy_centre", torch.zeros(()))
+        self.register_buffer("log_energy_scale", torch.ones(()))
+        self.register_buffer("layer_centre", torch.zeros(len(detector_of), layers))
+        self.register_buffer("layer_scale", torch.ones(len(detector_of), layers))
+        numbers = ("incident_energy" in names) + 2 * ("theta" in names) + DETECTOR_FEATURES * ("detector" in names)
+        features = numbers + layers + 2 * NOISE_FEATURES
+        self.mix = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def log_energy(self, conditions: Conditions) -> Tensor:
+        """(B,) standardised log incident energy."""
+        return (conditions.incident_energy.log() - self.log_energy_centre) / self.log_energy_scale
+
+    def log_layers(self, conditions: Conditions) -> Tensor:
+        """(B, Z) standardised log layer energies; an empty layer counts as the threshold."""
+        log = (conditions.layer_energy + self.threshold_mev).log()
+        return (log - self.layer_centre[conditions.domain]) / self.layer_scale[conditions.domain]
+
+    def forward(self, conditions: Conditions, log_sigma: Tensor) -> Tensor:
+        """Conditions of B showers, (B,) log noise level -> (B, width)."""
+        features = [fourier_features(log_sigma / 4, NOISE_FEATURES)]  # (B, 2 noise)
+        if "incident_energy" in self.names:
+            features.append(self.log_energy(conditions)[:, None])  # (B, 1)
+        if "theta" in self.names:
+            features.append(torch.stack([conditions.theta.cos(), conditions.theta.sin()], dim=1))  # (B, 2)
+        if self.detector is not None:
+            features.append(self.detector(self.detector_of[conditions.domain]))  # (B, detector)
+        if self.layers:
+            features.append(self.log_layers(conditions))  # (B, Z)
+        mixed: Tensor = self.mix(torch.cat(features, dim=1))  # (B, width)
+        return mixed
+
+    @torch.no_grad()
+    def fit(self, conditions: Conditions) -> None:
+        """Take the numbers of the standardisation from training showers."""
+        log = conditions.incident_energy.double().log()
+        self.log_energy_centre.fill_(log.mean())
+        self.log_energy_scale.fill_(log.std(correction=0).clamp_min(0.1))
+        if self.layers:
+            for domain in sorted(set(conditions.domain.tolist())):
+                rows = (conditions.layer_energy[conditions.domain == domain].double() + self.threshold_mev).log()
+                self.layer_centre[domain] = rows.mean(0).float()
+                self.layer_scale[domain] = rows.std(0, correction=0).clamp_min(0.1).float()

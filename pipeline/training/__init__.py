@@ -1,0 +1,1 @@
+"""Training: one loop for all runs; fine-tuning is another initial state."""

@@ -1,0 +1,63 @@
+"""Fine-tuning is another initial state: the parent's averaged weights, with parts dropped, kept or frozen.
+
+In: a new network and the parent's. What fits by name and shape is taken over; buffers (standardisations, hit
+rates, calibrations) stay those of the new data. Detectors are matched by name, and a detector that the parent
+never saw starts at the mean of those it did. Out: the names of the parameters that start afresh.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerDiffusion
+from pipeline.training.checkpoint import TrainedModel
+
+
+class AdaptationError(ValueError):
+    """A parent that the run cannot start from."""
+
+
+def architecture_from(parent: Architecture, own: Architecture) -> Architecture:
+    """The run's architecture with the parent's detectors first, so that their embeddings stay in place."""
+    if (own.model, own.shape) != (parent.model, parent.shape):
+        raise AdaptationError(f"start_from: expected the parent's network ({parent.model.name} on {parent.shape}), got "
+                              f"{own.model.name} on {own.shape} or other sizes; leave `model` out and use its recipe")
+    detectors = (*parent.detectors, *(d for d in own.detectors if d not in parent.detectors))
+    return Architecture(own.model, own.head, own.shape, own.domains, detectors, own.threshold_mev)
+
+
+def start_from(network: nn.Module, parent: TrainedModel) -> list[str]:
+    """Take the parent's weights over in place; returns the parameters that keep their fresh start."""
+    weights: dict[str, Tensor] = dict(parent.network.named_parameters())
+    if isinstance(network, EnergyRegression) and isinstance(parent.network, MaskedViT):
+        weights = {f"backbone.{name}": value for name, value in weights.items()}
+    fresh = []
+    with torch.no_grad():
+        for name, own in network.named_parameters():
+            given: Tensor | None = weights.get(name)
+            if given is not None and name.endswith("detector.weight"):
+                given = _with_new_rows(given, len(own))
+            if given is None or given.shape != own.shape:
+                fresh.append(name)
+            else:
+                own.copy_(given)
+    if len(fresh) == len(list(network.parameters())):
+        raise AdaptationError(f"start_from: expected a parent with weights for {type(network).__name__}, got "
+                              f"{type(parent.network).__name__}, which shares none; start from another run")
+    return fresh
+
+
+def _with_new_rows(embedding: Tensor, rows: int) -> Tensor:
+    return torch.cat([embedding, embedding.mean(dim=0, keepdim=True).expand(rows - len(embedding), -1)])
+
+
+def freeze_encoder(network: nn.Module) -> None:
+    """Train the head alone: the encoder (of a masked ViT) or the blocks (of a diffusion) keep their weights."""
+    if isinstance(network, EnergyRegression):
+        network.backbone.requires_grad_(False)
+    elif isinstance(network, MaskedViT):
+        for part in (network.embed, network.encoder, network.norm):
+            part.requires_grad_(False)
+    elif isinstance(network, ShowerDiffusion):
+        network.showers.blocks.requires_grad_(False)

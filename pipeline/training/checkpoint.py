@@ -1,0 +1,133 @@
+"""What a run leaves behind: resume checkpoints while it trains, and at the end a model.
+
+A resume checkpoint holds all that the next step depends on, so that a killed run goes on byte for byte; it lies
+in `<folder>/checkpoints/<run digest>/`, is written whole or not at all, and the last two are kept. A model is
+`model.safetensors` (averaged weights and buffers) and a JSON manifest, written last, with the spec, the fitted
+transforms and the lineage. Loading runs no code from a file (weights_only, safetensors). No times, no hosts.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from pipeline.data.transforms import Transform
+from pipeline.models import Architecture, build_network
+from pipeline.provenance import ProvenanceError, atomic_path, file_digest, read_json, write_json
+
+log = logging.getLogger(__name__)
+KEPT = 2
+
+
+class CheckpointError(RuntimeError):
+    """A model or checkpoint that is missing, damaged, or not the one that was asked for."""
+
+
+# --------------------------------------------------------------------------- resume checkpoints
+
+
+def checkpoint_folder(folder: Path, run_digest: str) -> Path:
+    """Where a run's resume checkpoints lie: another configuration or other data, another folder."""
+    return folder / "checkpoints" / run_digest
+
+
+def save_checkpoint(folder: Path, samples: int, state: Mapping[str, Any]) -> Path:
+    """Write the state after `samples` showers, drop all but the last two up to it; returns its path."""
+    buffer = io.BytesIO()  # torch.save puts a file's name into its bytes
+    torch.save(dict(state), buffer)
+    path = folder / f"{samples:012d}.pt"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    for old in [p for p in _checkpoints(folder) if p.name <= path.name][:-KEPT]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(folder: Path, at_most: int) -> tuple[int, dict[str, Any]] | None:
+    """The newest readable state at or before `at_most` samples; a damaged one is skipped with a warning."""
+    for path in reversed(_checkpoints(folder)):
+        if int(path.stem) > at_most:
+            continue
+        try:
+            return int(path.stem), torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            log.warning("%s: expected a checkpoint, found a damaged file (%s); going on from the one before it",
+                        path, type(error).__name__)
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*.pt") if p.stem.isdigit())
+
+
+def write_slice(path: Path, run_digest: str, samples: int, checkpoint: Path) -> None:
+    """The manifest of a slice: how far the run is, and the digest of the checkpoint outside the outputs."""
+    write_json(path, {"run": run_digest, "samples": samples, "checkpoint": checkpoint.name,
+                      "checkpoint_digest": file_digest(checkpoint)})
+
+
+# ---------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with averaged weights in evaluation mode, and the fitted transform of each data set."""
+
+    network: nn.Module
+    architecture: Architecture
+    transforms: dict[str, Transform]
+    manifest: dict[str, Any]
+
+    def domain(self, dataset: str) -> int:
+        """The index of a data set; `CheckpointError` when the model was not trained on it."""
+        if dataset not in self.architecture.datasets:
+            raise CheckpointError(f"model of run '{self.manifest['run']}': expected one trained on '{dataset}', got "
+                                  f"one of {list(self.architecture.datasets)}; add the data set to the run's `data`")
+        return self.architecture.datasets.index(dataset)
+
+
+def save_model(
+    manifest: Path, network: nn.Module, architecture: Architecture, transforms: Mapping[str, Transform],
+    record: Mapping[str, Any],
+) -> None:
+    """Write `<manifest stem>.safetensors` and then the manifest; `record` holds run, spec and lineage."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    path = manifest.with_suffix(".safetensors")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save_tensors(weights))
+    write_json(manifest, {**record, "architecture": architecture.state(), "weights_digest": file_digest(path),
+                          "transforms": {name: t.state() for name, t in transforms.items()}})
+
+
+def load_model(manifest: Path) -> TrainedModel:
+    """The model of a manifest; `CheckpointError` when manifest and weights do not belong together."""
+    path = manifest.with_suffix(".safetensors")
+    try:
+        record = read_json(manifest)
+        found = file_digest(path)
+    except (ProvenanceError, FileNotFoundError) as error:
+        raise CheckpointError(f"{manifest}: expected a trained model with its weights beside it, got: {error}; "
+                              "train the run again") from None
+    if found != record.get("weights_digest"):
+        raise CheckpointError(f"{path}: expected weights of digest {record.get('weights_digest')}, found {found}; "
+                              f"delete {manifest} and train again")
+    architecture = Architecture.from_state(record["architecture"])
+    network = build_network(architecture)
+    network.load_state_dict(_tensors(path))
+    transforms = {name: Transform.from_state(state) for name, state in record["transforms"].items()}
+    return TrainedModel(network.eval(), architecture, transforms, record)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return load_tensors(path.read_bytes())

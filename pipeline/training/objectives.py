@@ -1,0 +1,134 @@
+"""Losses: pure functions of a network, a batch and a generator; each cites the equation it implements.
+
+Every loss is a mean over the batch. `LOSSES` maps a network's class to the function that gives its named
+terms; their sum is what is minimised. No optimiser, no schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.conditions import Conditions
+from pipeline.models.diffusion import SIGMA_DATA, ShowerDiffusion
+from pipeline.models.heads import EnergyRegression
+from pipeline.models.layer_energies import LayerEnergyDiffusion
+from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
+from pipeline.models.tokens import patchify
+from pipeline.training.loading import Batch
+
+LOG_NORMAL = (-0.5, 1.2)
+
+
+def masked_error(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared error over the hidden tokens (arXiv:2111.06377, section 3); tokens (B, N, P), (B, N) bool."""
+    error = (prediction - target).square().mean(dim=2)
+    return (error * hidden).sum() / hidden.sum()
+
+
+def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
+    """-log N(target; mean, variance) without the constant (arXiv:1703.04977, eq. 5), shape kept."""
+    return 0.5 * (log_variance + (target - mean).square() * (-log_variance).exp())
+
+
+def hit_nll(logit: Tensor, mean: Tensor, log_width: Tensor, hit: Tensor, value: Tensor) -> Tensor:
+    """Likelihood of a cell that is empty or a hit of a standardised value: BCE + hit (l + ((t - m) / e^l)^2 / 2)."""
+    occupied = F.binary_cross_entropy_with_logits(logit, hit.to(logit.dtype), reduction="none")
+    return occupied + torch.where(hit, gaussian_nll(mean, 2 * log_width, value), 0)
+
+
+def edm_error(denoised: Tensor, clean: Tensor, sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
+    """Weighted squared error of a denoiser (arXiv:2206.00364, eq. 2 and lambda of table 1), mean over everything."""
+    weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+    return (weight * (denoised - clean).square().flatten(1).mean(dim=1)).mean()
+
+
+def log_uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """(n,) noise levels, uniform in log sigma and spread evenly over the batch."""
+    offset = torch.rand(1, generator=generator, device=generator.device)
+    place = (torch.arange(n, device=generator.device) / n + offset) % 1
+    return low * (high / low) ** place
+
+
+def log_normal(n: int, generator: torch.Generator) -> Tensor:
+    """(n,) noise levels of arXiv:2206.00364, table 1, for data of unit spread."""
+    mean, spread = LOG_NORMAL
+    return (mean + spread * torch.randn(n, generator=generator, device=generator.device)).exp()
+
+
+def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, device=generator.device)
+
+
+# ------------------------------------------------------------------------- the networks' losses
+
+Terms = dict[str, Tensor]
+
+
+def masked_vit_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Reconstruction of hidden patches."""
+    assert isinstance(network, MaskedViT)  # the registry's key
+    visible = visible_tokens(network.tokens, network.spec.mask_ratio)
+    order = random_order(len(batch), network.tokens, generator)
+    hidden = order.argsort(dim=1) >= visible
+    prediction = network(batch.values, order, visible)
+    return {"reconstruction": masked_error(prediction, patchify(batch.values, network.spec.patch), hidden)}
+
+
+def energy_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Likelihood of the log incident energy, in units of the calibration's spread."""
+    assert isinstance(network, EnergyRegression)  # the registry's key
+    mean, log_variance = network(batch.values, batch.visible_energy, batch.conditions.domain)
+    reference = network.log_variance[batch.conditions.domain]
+    nll = gaussian_nll(mean, log_variance, batch.conditions.incident_energy.log()) - 0.5 * reference
+    return {"energy_nll": nll.mean()}
+
+
+def diffusion_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """The shower network's likelihood or EDM error, and the energy network's EDM error."""
+    assert isinstance(network, ShowerDiffusion)  # the registry's key
+    showers, spec = network.showers, network.spec
+    if spec.output == "probabilistic":
+        sigma = log_uniform(len(batch), spec.sigma_min, spec.sigma_max, generator)
+        noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
+        cell = showers.distribution(noisy, sigma, batch.conditions)
+        value = showers.standardised_hit(batch.values, batch.conditions)
+        terms = {"cells_nll": hit_nll(cell.logit, cell.mean, cell.log_width, batch.hit, value).mean()}
+    else:
+        sigma = log_normal(len(batch), generator)
+        noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
+        terms = {"pixels": edm_error(showers.denoised(noisy, sigma, batch.conditions), batch.values, sigma)}
+    if network.energies is not None:
+        terms["layer_energies"] = layer_energies_loss(network.energies, batch.conditions, generator)
+    return terms
+
+
+def layer_energies_loss(network: LayerEnergyDiffusion, conditions: Conditions, generator: torch.Generator) -> Tensor:
+    """EDM error of the energy network, at several noise levels per shower."""
+    repeated = conditions.repeat(network.spec.repeats)
+    uniform = torch.rand(repeated.layer_energy.shape, generator=generator, device=generator.device)
+    clean = network.features(repeated, uniform)
+    sigma = log_normal(len(repeated), generator)
+    noisy = clean + sigma[:, None] * _normal_like(clean, generator)
+    return edm_error(network(noisy, sigma, repeated), clean, sigma)
+
+
+LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Terms]] = {
+    MaskedViT: masked_vit_loss,
+    EnergyRegression: energy_loss,
+    ShowerDiffusion: diffusion_loss,
+}
+
+
+def total(terms: Terms) -> Tensor:
+    """The sum of the terms: what is minimised."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def is_finite(terms: dict[str, float]) -> bool:
+    """Whether every term is a number."""
+    return all(math.isfinite(value) for value in terms.values())

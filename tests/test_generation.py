@@ -1,0 +1,169 @@
+"""Generation: samplers on solvable problems, the exact rescale, and files at the held-out conditions."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
+
+from pipeline.data.formats import READERS
+from pipeline.data.store import Part, held_out
+from pipeline.generation.generate import GenerationError, generate, shower_noise
+from pipeline.generation.predict import PredictionError, predict
+from pipeline.generation.rescale import rescale_layers
+from pipeline.generation.samplers import heun, noise_levels
+from pipeline.provenance import read_json
+from pipeline.training.trainer import train
+
+CUT = 0.05
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> ToyExperiment:
+    return make_toy_experiment(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def models(toy, tmp_path_factory):
+    where = tmp_path_factory.mktemp("models")
+    for run in CONTENT["runs"]:
+        train(toy.request(run, where))
+    return where
+
+
+def showers_of(path) -> np.ndarray:
+    with h5py.File(path) as handle:
+        return handle["showers"][:]
+
+
+# ------------------------------------------------------------------------------------ samplers
+
+
+def test_heun_with_a_gaussian_denoiser_gives_that_gaussian():
+    """For data N(m, s^2) the ideal denoiser is (s^2 x + sigma^2 m) / (s^2 + sigma^2)."""
+    mean, spread = 1.5, 0.4
+
+    def denoiser(x, sigma):
+        return (spread**2 * x + sigma[:, None] ** 2 * mean) / (spread**2 + sigma[:, None] ** 2)
+
+    noise = torch.randn(20000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    made = heun(denoiser, 80 * noise, [*noise_levels(60, 80.0, 1e-3, 7.0), 0.0])
+    exact = mean + spread * noise + (spread / 80**2) * 0  # the flow maps quantiles to quantiles
+    assert torch.allclose(made, exact, atol=0.03)
+    assert made.mean() == pytest.approx(mean, abs=0.02) and made.std() == pytest.approx(spread, rel=0.02)
+
+
+def test_heun_is_of_second_order():
+    def error(steps):
+        levels = noise_levels(steps, 4.0, 0.5, 4.0)
+        made = heun(lambda x, sigma: x / (1 + sigma[:, None] ** 2), torch.ones(1, 1, dtype=torch.float64), levels)
+        return abs(made.item() - (1.25 / 17) ** 0.5)  # dx/dsigma = x sigma / (1 + sigma^2)
+
+    assert error(10) / error(20) == pytest.approx(4, rel=0.25)
+
+
+def test_noise_levels_run_from_high_to_low():
+    levels = noise_levels(8, 20.0, 1.0, 4.0)
+    assert levels[0] == pytest.approx(20) and levels[-1] == pytest.approx(1) and len(levels) == 9
+    assert np.allclose(np.diff(np.array(levels) ** 0.25), np.diff(np.array(levels) ** 0.25)[0])
+
+
+# ------------------------------------------------------------------------------------- rescale
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6))
+def test_rescaling_gives_the_layer_energies_and_respects_the_cut(seed):
+    random = np.random.default_rng(seed)
+    energy = random.exponential(0.3, (4, 3, 5, 6)) * (random.random((4, 3, 5, 6)) < 0.3)
+    target = random.exponential(0.5, (4, 6)) * (random.random((4, 6)) < 0.8)
+    made = rescale_layers(energy, target, random.random(energy.shape), CUT)
+    assert np.allclose(made.sum(axis=(1, 2)), np.where(target < CUT, 0, target), rtol=1e-12)
+    assert made[made > 0].min(initial=1.0) >= CUT * (1 - 1e-12)
+    assert ((made > 0) <= ((energy > 0) | (made.sum(axis=(1, 2), keepdims=True) == made))).all()  # no other new hit
+
+
+def test_a_layer_without_hit_gets_its_most_likely_cell():
+    likelihood = np.zeros((1, 2, 3, 1))
+    likelihood[0, 1, 2, 0] = 0.1
+    made = rescale_layers(np.zeros((1, 2, 3, 1)), np.array([[2.0]]), likelihood, CUT)
+    assert made[0, 1, 2, 0] == 2.0 and made.sum() == 2.0
+
+
+def test_rescaling_keeps_ratios_above_the_cut():
+    energy = np.array([1.0, 2.0, 0.01]).reshape(1, 3, 1, 1)
+    made = rescale_layers(energy, np.array([[6.0]]), energy, CUT)
+    assert np.allclose(made.ravel(), [2.0, 4.0, 0.0])
+
+
+# ------------------------------------------------------------------------------------ generate
+
+
+@pytest.mark.parametrize(("sample", "run"), [("generated", "generator"), ("independent", "generator"),
+                                             ("by_pixels", "pixels")])
+def test_a_sample_is_a_raw_file_at_the_held_out_conditions(toy, models, tmp_path, sample, run):
+    config, output = toy.config(), tmp_path / f"{sample}.h5"
+    generate(config, sample, models / run / "model.json", toy.parts, output)
+    truth = held_out([Part.open(p) for p in toy.parts], config.splits, "reference", 20)
+    description = READERS["calochallenge"].describe(output, config.datasets["toy"], config.detector("Toy"))
+    made = READERS["calochallenge"].read(output, description, slice(0, 20))
+    assert made.mesh == truth.mesh.rebinned((2, 2, 1))
+    assert np.allclose(made.incident_energy, truth.incident_energy) and np.allclose(made.theta, truth.theta)
+    assert made.energy[made.energy > 0].min() >= np.float32(CUT) * (1 - 1e-6)
+    assert (made.visible_energy > 0).all()
+    assert read_json(output.with_suffix(".measured.json"))["showers"] == 20
+
+
+def test_showers_do_not_depend_on_the_batch_size(toy, models, tmp_path):
+    made = []
+    for size in (64, 16, 7, 1):
+        samples = {"generated": {**CONTENT["samples"]["generated"], "batch_size": size}}
+        generate(toy.config(samples=samples), "generated", models / "generator" / "model.json", toy.parts,
+                 tmp_path / f"{size}.h5")
+        made.append(showers_of(tmp_path / f"{size}.h5"))
+    assert all(np.array_equal(made[0], other) for other in made[1:])
+
+
+def test_generating_twice_gives_the_same_bytes_and_another_seed_does_not(toy, models, tmp_path):
+    model = models / "generator" / "model.json"
+    for name in ("a", "b"):
+        generate(toy.config(), "generated", model, toy.parts, tmp_path / f"{name}.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    samples = {"generated": {**CONTENT["samples"]["generated"], "seed": 2}}
+    generate(toy.config(samples=samples), "generated", model, toy.parts, tmp_path / "c.h5")
+    assert not np.array_equal(showers_of(tmp_path / "a.h5"), showers_of(tmp_path / "c.h5"))
+
+
+def test_noise_belongs_to_the_shower():
+    device = torch.device("cpu")
+    many, one = (shower_noise(1, np.array(rows), (2, 3, 4), device) for rows in ([4, 5, 6], [5]))
+    assert all(torch.equal(a[1], b[0]) for a, b in zip(vars(many).values(), vars(one).values(), strict=True))
+
+
+def test_a_representation_generates_nothing(toy, models, tmp_path):
+    with pytest.raises(GenerationError, match=r"expected a generative model for samples\.generated, got masked_vit"):
+        generate(toy.config(), "generated", models / "representation" / "model.json", toy.parts, tmp_path / "x.h5")
+
+
+# ------------------------------------------------------------------------------------- predict
+
+
+def test_predictions_stand_beside_the_truth(toy, models, tmp_path):
+    config = toy.config()
+    predict(config, "energy", models / "energy" / "model.json", toy.parts, tmp_path / "table.json")
+    table = {name: np.array(column) for name, column in read_json(tmp_path / "table.json").items()}
+    truth = held_out([Part.open(p) for p in toy.parts], config.splits, "reference", 20)
+    assert set(table) == {"incident_energy", "predicted", "sigma", "visible_energy"}
+    assert np.allclose(table["incident_energy"], truth.incident_energy)
+    assert np.allclose(table["visible_energy"], truth.rebin((2, 2, 1)).cut(CUT).visible_energy, rtol=1e-5)
+    relative = table["predicted"] / table["incident_energy"] - 1
+    assert relative.std() < 0.2 and (table["sigma"] > 0).all()
+
+
+def test_a_run_without_head_predicts_nothing(toy, models, tmp_path):
+    with pytest.raises(PredictionError, match=r"a run with a head, got run 'generator' of ShowerDiffusion"):
+        predict(toy.config(), "generator", models / "generator" / "model.json", toy.parts, tmp_path / "x.json")

@@ -1,0 +1,168 @@
+"""Laws of the networks: patches, masks, preconditioning, and the energy network's map."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import DiffusionSpec, HeadSpec, LayerEnergiesSpec, MaskedViTSpec
+from pipeline.models import Architecture, Conditions, build_network
+from pipeline.models.blocks import Attention
+from pipeline.models.layer_energies import edm_coefficients
+from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
+from pipeline.models.tokens import layers_of_tokens, patch_grid, patchify, position_table, unpatchify
+
+SHAPE = (4, 6, 5)
+VIT = MaskedViTSpec(patch=(2, 3, 1), width=24, depth=2, heads=2, decoder_width=12)
+DIFFUSION = DiffusionSpec(patch=(4, 6, 1), width=24, depth=1, heads=2, layer_energies=LayerEnergiesSpec(width=16))
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def architecture(model, head=None) -> Architecture:
+    return Architecture(model, head, SHAPE, (("a", "SiW"), ("b", "SciPb")), ("SiW", "SciPb"), 0.015)
+
+
+def conditions(n: int, seed: int = 0) -> Conditions:
+    random = torch.Generator().manual_seed(seed)
+    layers = 10 * torch.rand(n, SHAPE[2], generator=random) + 0.1
+    layers[:, -1] = 0
+    return Conditions(1000 * (1 + torch.rand(n, generator=random)), torch.full((n,), math.pi / 2),
+                      torch.arange(n) % 2, layers)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.integers(1, 3)] * 3), st.tuples(*[st.integers(1, 3)] * 3))
+def test_patchify_round_trip(grid, patch):
+    shape = tuple(g * p for g, p in zip(grid, patch, strict=True))
+    cells = torch.arange(2 * math.prod(shape)).reshape(2, *shape)
+    tokens = patchify(cells, patch)
+    assert tokens.shape == (2, math.prod(grid), math.prod(patch))
+    assert torch.equal(unpatchify(tokens, patch, shape), cells)
+
+
+def test_a_token_holds_the_cells_of_its_patch():
+    cells = torch.arange(math.prod(SHAPE)).reshape(1, *SHAPE)
+    assert torch.equal(patchify(cells, (2, 3, 1))[0, 1], cells[0, :2, :3, 1].flatten())
+
+
+def test_layer_values_go_to_the_tokens_of_their_layers():
+    z = torch.arange(SHAPE[2]).float()
+    own = layers_of_tokens(z[None], patch_grid(SHAPE, (2, 3, 1)))
+    assert torch.equal(own, patchify(z.expand(1, *SHAPE), (2, 3, 1)).mean(dim=2, keepdim=True))
+
+
+def test_a_patch_must_divide_the_mesh():
+    with pytest.raises(ValueError, match=r"patch: expected a divisor of the mesh \(4, 6, 5\), got \(3, 3, 1\)"):
+        patch_grid(SHAPE, (3, 3, 1))
+
+
+def test_positions_have_amplitude_one_and_are_periodic_in_phi():
+    grid = (3, 8, 5)
+    table = position_table(grid, 36).reshape(*grid, 36)
+    assert table.abs().max() == pytest.approx(1, abs=0.01)
+    step = (table[0, :, 0] - table[0, :, 0].roll(-1, 0)).norm(dim=1)
+    assert torch.allclose(step, step[:1].expand(8), atol=1e-5)  # the last sector is as near to the first as others
+
+
+def test_attention_is_softmax_of_scaled_products():
+    layer, x = Attention(8, 2), torch.randn(3, 5, 8)
+    query, key, value = layer.query_key_value(x).reshape(3, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    weights = torch.softmax(query @ key.transpose(2, 3) / 2, dim=3)
+    slow = layer.out((weights @ value).transpose(1, 2).reshape(3, 5, 8))
+    assert torch.allclose(layer(x), slow, atol=1e-5)
+
+
+def test_the_encoder_sees_visible_tokens_only():
+    network = MaskedViT(VIT, SHAPE)
+    cells = torch.randn(2, *SHAPE)
+    order = random_order(2, network.tokens, torch.Generator().manual_seed(1))
+    visible = visible_tokens(network.tokens, 0.75)
+    tokens = patchify(cells, VIT.patch)
+    tokens[torch.arange(2)[:, None], order[:, visible:]] = 99.0
+    changed = unpatchify(tokens, VIT.patch, SHAPE)
+    seen = order[:, :visible]
+    assert torch.equal(network.encode(cells, seen), network.encode(changed, seen))
+    assert torch.equal(network(cells, order, visible), network(changed, order, visible))
+
+
+def test_encoding_all_tokens_does_not_depend_on_their_order():
+    network = MaskedViT(VIT, SHAPE)
+    cells = torch.randn(1, *SHAPE)
+    order = torch.randperm(network.tokens)[None]
+    assert torch.allclose(network.encode(cells, order), network.encode(cells)[:, order[0]], atol=1e-5)
+
+
+def test_edm_preconditioning_identities():
+    """arXiv:2206.00364, appendix B.6: unit input and target, and c_skip and c_out at the ends."""
+    sigma, data = torch.logspace(-3, 3, 25, dtype=torch.float64), 0.5
+    skip, out, scale, log_sigma = edm_coefficients(sigma, data)
+    assert torch.allclose(scale.square() * (sigma.square() + data**2), torch.ones_like(sigma))
+    target = ((1 - skip).square() * data**2 + skip.square() * sigma.square()) / out.square()
+    assert torch.allclose(target, torch.ones_like(sigma))
+    assert torch.allclose(log_sigma, sigma.log() / 4)
+    assert skip[0] == pytest.approx(1, abs=1e-4) and skip[-1] == pytest.approx(0, abs=1e-4)
+
+
+def test_an_untrained_generator_knows_hit_rates_and_means():
+    network = build_network(architecture(DIFFUSION)).showers
+    values, hit = torch.randn(400, *SHAPE) + 2, torch.rand(400, *SHAPE) < 0.3
+    network.fit(0, torch.full(SHAPE, -1.0), values, hit)
+    own = Conditions(*(v[:1] for v in vars(conditions(2)).values()))
+    cell = network.distribution(torch.randn(1, *SHAPE), torch.ones(1), own)
+    assert cell.logit.sigmoid().mean() == pytest.approx(0.3, abs=0.02)
+    expected = 0.3 * 2 + 0.7 * -1
+    assert network.denoised(torch.randn(1, *SHAPE), torch.ones(1), own).mean() == pytest.approx(expected, abs=0.1)
+
+
+def test_layer_energies_and_features_are_inverse():
+    network = build_network(architecture(DIFFUSION)).energies
+    own = conditions(64)
+    network.conditions.fit(own)
+    network.fit(own, torch.rand(64, SHAPE[2]))
+    features = network.features(own, torch.rand(64, SHAPE[2]))
+    assert torch.allclose(network.layer_energies(features, own), own.layer_energy, rtol=1e-3, atol=1e-4)
+
+
+def test_any_features_give_possible_layer_energies():
+    network = build_network(architecture(DIFFUSION)).energies
+    own = conditions(200)
+    energy = network.layer_energies(8 * torch.randn(200, 1 + SHAPE[2]), own)
+    assert torch.isfinite(energy).all()
+    assert ((energy == 0) | (energy >= 0.015 * (1 - 1e-5))).all()
+    assert (energy.sum(dim=1) > 0).all()
+
+
+def test_the_energy_head_starts_at_the_linear_calibration():
+    network = build_network(architecture(VIT, HeadSpec(predict="incident_energy")))
+    visible = torch.linspace(10, 100, 50)
+    incident = 30 * visible**1.1
+    network.fit(visible, incident, torch.zeros(50, dtype=torch.int64))
+    mean, _ = network(torch.randn(50, *SHAPE), visible, torch.zeros(50, dtype=torch.int64))
+    assert torch.allclose(mean, incident.log(), atol=1e-3)
+
+
+def test_an_architecture_survives_json():
+    own = architecture(VIT, HeadSpec(predict="incident_energy"))
+    assert Architecture.from_state(own.state()) == own
+
+
+def test_a_head_on_a_diffusion_is_refused():
+    with pytest.raises(ValueError, match="head: expected a run of a masked_vit, got one of a diffusion"):
+        build_network(architecture(DIFFUSION, HeadSpec(predict="incident_energy")))
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    first = build_network(architecture(VIT), seed=3).state_dict()
+    second = build_network(architecture(VIT), seed=3).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["embed.weight"], build_network(architecture(VIT), seed=4).state_dict()["embed.weight"])
