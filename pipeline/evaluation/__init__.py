@@ -1,0 +1,1 @@
+"""What a sample is worth: observables of showers, metrics against held-out Geant4, and the floor beside them."""

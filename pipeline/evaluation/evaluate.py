@@ -1,0 +1,184 @@
+"""Compare a sample of showers, or the predictions of a head, with held-out Geant4: rows and tables in one JSON.
+
+In: manifests of parts (visible MeV on their own mesh) or a JSON of predictions (MeV); out: {"rows": [...],
+"tables": {...}}. All sides are brought to the evaluation's mesh and cut at its threshold before anything is
+measured. The reference is one half of the test split, the floor the other half: Geant4 against Geant4.
+It draws nothing and fills no floor (`summary.collect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.config import Config, EvaluationSpec
+from pipeline.data.store import Part, held_out, training_set
+from pipeline.evaluation.baselines import CalibratedCellSum
+from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, selection_name
+from pipeline.evaluation.metrics import bootstrap_error, generator_for
+from pipeline.evaluation.observables import observe
+from pipeline.evaluation.response import energy_bins, energy_edges, response
+from pipeline.evaluation.tables import figure_tables, image_tables, plain
+from pipeline.provenance import read_json, write_json
+
+BASELINE = "calibrated_cell_sum"
+PREDICTION_COLUMNS = ("incident_energy", "predicted", "sigma")
+
+Array = NDArray[np.float64]
+
+
+class EvaluationError(ValueError):
+    """Showers or predictions that cannot be compared; names the file, what was expected and the remedy."""
+
+
+def evaluate(config: Config, sample: str, reference_parts: Sequence[Path], sample_part: Path | None,
+             output: Path) -> None:
+    """Evaluate a sample's part against the reference; `sample_part` None is the floor, the other Geant4 half.
+
+    Raises `EvaluationError` when the sample cannot be brought to the evaluation's mesh or is empty.
+    """
+    spec = evaluation_of(config)
+    parts = [Part.open(path) for path in reference_parts]
+    reference = comparable(held_out(parts, config.splits, "reference", spec.showers), config, "the reference")
+    if sample_part is None:
+        showers = comparable(held_out(parts, config.splits, "floor", spec.showers), config, "the floor")
+    else:
+        showers = comparable(Part.open(sample_part).read(), config, str(sample_part))
+    rows, tables = comparison(reference, showers, spec, config.seed)
+    tables |= {"kind": "sample", "sample": sample, "reference": spec.reference}
+    write_json(output, {"rows": [complete(row, config, sample) for row in rows], "tables": tables})
+
+
+def comparison(reference: RaggedShowers, sample: RaggedShowers, spec: EvaluationSpec,
+               seed: int) -> tuple[list[Row], dict[str, Any]]:
+    """Rows and figure tables of showers that are already on the evaluation's mesh and cut."""
+    ours, theirs = observe(reference), observe(sample)
+    rows = compare(ours, theirs, spec, seed) + classifier_rows(reference, sample, ours, theirs, spec, seed)
+    tables = figure_tables(ours, theirs, reference.mesh, spec.threshold_mev, spec.energy_bins)
+    return rows, tables | {"images": image_tables(reference, sample)}
+
+
+def evaluation_of(config: Config) -> EvaluationSpec:
+    """The experiment's evaluation section; `EvaluationError` when it has none."""
+    if config.evaluation is None:
+        raise EvaluationError(f"experiment '{config.experiment}': expected an 'evaluation' section, got none; "
+                              "add one to the configuration")
+    return config.evaluation
+
+
+def comparable(showers: RaggedShowers, config: Config, where: str) -> RaggedShowers:
+    """The showers on the evaluation's mesh and cut at its threshold."""
+    spec = evaluation_of(config)
+    mesh = CylinderMesh.from_spec(config.raw_mesh(spec.reference)).rebinned(spec.rebin)
+    if len(showers) == 0:
+        raise EvaluationError(f"{where}: expected showers, got none; make the sample again")
+    try:
+        factors = showers.mesh.factors_to(mesh)
+    except ValueError:
+        raise EvaluationError(f"{where}: expected showers on a mesh that divides into the evaluation's {mesh}, "
+                              f"got {showers.mesh}; change evaluation.rebin or the run's recipe") from None
+    return showers.rebin(factors).cut(spec.threshold_mev)
+
+
+def complete(row: Row, config: Config, sample: str) -> Row:
+    """The row with every key of a metric row; its floor is filled in when all rows are collected."""
+    known = {"experiment": config.experiment, "sample": sample, "reference": evaluation_of(config).reference,
+             "floor": None} | row
+    return {key: known[key] for key in ROW_KEYS}
+
+
+# ------------------------------------------------------------------------------- predictions
+
+
+def evaluate_predictions(config: Config, run: str, predictions: Path, parts: Sequence[Path], output: Path) -> None:
+    """Evaluate a head's incident energies beside the calibrated cell sum, fitted on the training split.
+
+    Raises `EvaluationError` when the predictions are not those of the reference's showers.
+    """
+    spec = evaluation_of(config)
+    columns = prediction_columns(predictions)
+    opened = [Part.open(path) for path in parts]
+    truth = columns["incident_energy"]
+    reference = comparable(held_out(opened, config.splits, "reference", len(truth)), config, "the reference")
+    if not np.allclose(reference.incident_energy, truth, rtol=1e-5, atol=0):
+        raise EvaluationError(f"{predictions}: expected the incident energies of the reference's {len(truth)} "
+                              "showers in order of their hash, got others; delete the file and predict again")
+    training = comparable(training_set(opened, config.splits, "train"), config, "the training split")
+    line = CalibratedCellSum.fit(training.visible_energy, np.asarray(training.incident_energy, dtype=np.float64))
+    cell_sum = line.predict(reference.visible_energy)
+    rows, curves = [], {}
+    edges = energy_edges(truth, spec.energy_bins)
+    for name, (energy, sigma) in {run: (columns["predicted"], columns["sigma"]), BASELINE: cell_sum}.items():
+        made = prediction_rows(truth, energy, sigma, edges, spec, config.seed)
+        rows += [complete(row, config, name) for row in made]
+        curves[name] = prediction_curve(truth, energy, sigma, edges)
+    write_json(output, {"rows": rows, "tables": {"kind": "prediction", "run": run, "baseline": BASELINE,
+                                                 "reference": spec.reference, "n": len(truth), "curves": curves}})
+
+
+def prediction_columns(path: Path) -> dict[str, Array]:
+    """The columns of a table of predictions, (n,) MeV each; from {"columns": {...}}, {...} or a list of rows."""
+    content = read_json(path)
+    if isinstance(content, dict):
+        content = content.get("columns", content)
+    elif isinstance(content, list) and content and isinstance(content[0], dict):
+        content = {key: [row.get(key) for row in content] for key in content[0]}
+    missing = [c for c in PREDICTION_COLUMNS if not isinstance(content, dict) or c not in content]
+    if missing:
+        raise EvaluationError(f"{path}: expected the columns {list(PREDICTION_COLUMNS)}, got none named {missing}; "
+                              "delete the file and predict again")
+    columns = {c: np.asarray(content[c], dtype=np.float64) for c in PREDICTION_COLUMNS}
+    lengths = {len(c) for c in columns.values()}
+    if lengths == {0} or len(lengths) > 1 or not all(np.isfinite(c).all() for c in columns.values()):
+        raise EvaluationError(f"{path}: expected columns of finite numbers of one length, got lengths "
+                              f"{sorted(lengths)}; delete the file and predict again")
+    return columns
+
+
+def resolution(truth: NDArray[Any], energy: NDArray[Any]) -> float:
+    """Standard deviation of (predicted - true) / true."""
+    return float(((energy - truth) / truth).std())
+
+
+def bias(truth: NDArray[Any], energy: NDArray[Any]) -> float:
+    """Mean of (predicted - true) / true."""
+    return float(((energy - truth) / truth).mean())
+
+
+def pull_width(truth: NDArray[Any], pull: NDArray[Any]) -> float:
+    """Standard deviation of the pulls (predicted - true) / sigma, 1 when the uncertainty is honest."""
+    return float(pull.std())
+
+
+def prediction_rows(truth: Array, energy: Array, sigma: Array, edges: Array, spec: EvaluationSpec,
+                    seed: int) -> list[Row]:
+    """Resolution, bias and pull width over all energies and in each bin, with bootstrap errors."""
+    pull = (energy - truth) / sigma
+    rows: list[Row] = []
+    bins = [(selection_name(low, high), chosen) for low, high, chosen in energy_bins(truth, edges)]
+    for selection, chosen in [("all", np.arange(len(truth))), *bins]:
+        for metric, function, values in (("resolution", resolution, energy), ("bias", bias, energy),
+                                         ("pull_width", pull_width, pull)):
+            sides = truth[chosen], values[chosen]
+            error = bootstrap_error(function, *sides, spec.bootstrap,
+                                    generator_for(seed, selection, "incident_energy", metric), paired=True)
+            rows.append({"selection": selection, "observable": "incident_energy", "metric": metric,
+                         "value": finite(function(*sides)), "error": finite(error), "n": len(chosen), "bins": None,
+                         "seed": seed})
+    return rows
+
+
+def prediction_curve(truth: Array, energy: Array, sigma: Array, edges: Array) -> dict[str, Any]:
+    """What the figure draws: at most 2000 points, and per bin the spread of predicted / true and the mean sigma."""
+    shown = slice(0, 2000)
+    bins = [{"low_mev": b.low_mev, "high_mev": b.high_mev, "energy_mev": b.energy_mev, "n": b.n, "bias": b.mean - 1,
+             "bias_error": b.mean_error, "resolution": b.sigma, "resolution_error": b.sigma_error}
+            for b in response(truth, energy, edges)]
+    relative = [float(np.mean(sigma[rows] / truth[rows])) for _, _, rows in energy_bins(truth, edges)]
+    return {"true_mev": plain(truth[shown]), "predicted_mev": plain(energy[shown]), "sigma_mev": plain(sigma[shown]),
+            "bins": [b | {"mean_sigma": s} for b, s in zip(bins, relative, strict=True)]}

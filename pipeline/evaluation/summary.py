@@ -1,0 +1,117 @@
+"""All evaluations of an experiment together: rows with their floor, the table one reads first, the figures' input.
+
+In: the JSON files written by `evaluate` and `evaluate_predictions`, and training metrics (JSON lines); out: plain
+records. Distance in sigma from the floor: (|value - perfect| - |floor - perfect|) / (error (+) floor's error).
+It measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.evaluation.comparisons import Row
+from pipeline.evaluation.metrics import PERFECT
+from pipeline.provenance import ProvenanceError, read_json
+
+FLOOR = "floor"
+
+SUMMARY: tuple[tuple[str, str, str, str], ...] = (
+    ("energy", "visible_energy", "mean_ratio", "mean visible energy"),
+    ("energy", "energy_response", "mean_ratio", "mean response"),
+    ("energy", "energy_response", "separation_power", "$S$(response)"),
+    ("energy", "energy_response", "spread_ratio", "response spread"),
+    ("shape", "longitudinal_profile", "l1", "longitudinal profile $L_1$"),
+    ("shape", "radial_profile", "l1", "radial profile $L_1$"),
+    ("shape", "azimuthal_profile", "l1", "azimuthal profile $L_1$"),
+    ("shape", "second_moment_z", "separation_power", "$S$(second moment $z$)"),
+    ("shape", "second_moment_r", "separation_power", "$S$(second moment $r$)"),
+    ("cells", "cell_energy", "separation_power", "$S$(cell energy)"),
+    ("cells", "hits", "mean_ratio", "mean hits"),
+    ("cells", "hits", "separation_power", "$S$(hits)"),
+    ("collective", "azimuthal_asymmetry", "spread_ratio", "$A_\\phi$ spread"),
+    ("collective", "layer_correlation", "distance", "layer correlations"),
+    ("collective", "classifier", "auc_small_cells", "AUC, small, cells"),
+    ("collective", "classifier", "auc_small_features", "AUC, small, features"),
+)
+
+
+def collect(config: Config, evaluations: Sequence[Path]) -> list[Row]:
+    """All rows, the floor's value beside each row of the same selection, observable and metric; sorted."""
+    rows = [dict(row) for path in evaluations for row in read_json(path)["rows"]]
+    rows = list({_place(row): row for row in rows}.values())
+    floors = {_what(row): row["value"] for row in rows if row["sample"] == FLOOR}
+    order = {name: i for i, name in enumerate([FLOOR, *config.samples])}
+    return sorted(({**row, "floor": floors.get(_what(row))} for row in rows),
+                  key=lambda row: (order.get(row["sample"], len(order)), *_place(row)))
+
+
+def _what(row: Row) -> tuple[str, str, str]:
+    return row["observable"], row["metric"], row["selection"]
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """Where a row stands: by sample, observable, metric, then all energies before the bins in rising order."""
+    numbers = tuple(float(x) for x in re.findall(r"[\d.]+", row["selection"]))
+    return row["sample"], row["observable"], row["metric"], numbers, row["selection"]
+
+
+def significance(value: float | None, error: float | None, floor: float | None, floor_error: float | None,
+                 perfect: float) -> float | None:
+    """How many errors farther from perfect than the floor is; negative when nearer, None when unknown."""
+    if value is None or floor is None:
+        return None
+    width = float(np.hypot(error or 0.0, floor_error or 0.0))
+    return (abs(value - perfect) - abs(floor - perfect)) / width if width > 0 else None
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """Samples x observables over all energies: value, error, floor, sigma above the floor."""
+    chosen = {(row["sample"], *_what(row)): row for row in rows if row["selection"] == "all"}
+    compared = {row["sample"] for row in rows if row["observable"] != "incident_energy"}
+    samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared]
+    lines = []
+    for group, observable, metric, label in SUMMARY:
+        floor = chosen.get((FLOOR, observable, metric, "all"), {})
+        cells = {}
+        for sample in samples:
+            row = chosen.get((sample, observable, metric, "all"))
+            if row is not None:
+                sigma = significance(row["value"], row["error"], floor.get("value"), floor.get("error"),
+                                     PERFECT.get(metric, 0.0))
+                cells[sample] = {"value": row["value"], "error": row["error"], "n": row["n"],
+                                 "sigma": None if sample == FLOOR else sigma}
+        if cells:
+            lines.append({"group": group, "observable": observable, "metric": metric, "label": label,
+                          "perfect": PERFECT.get(metric, 0.0), "cells": cells})
+    return {"samples": samples, "lines": lines}
+
+
+def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """Everything the figures draw: evaluations by sample (floor first), predictions, training rows, summary."""
+    contents = [read_json(path)["tables"] for path in evaluations]
+    samples = {t["sample"]: t for t in contents if t["kind"] == "sample"}
+    names = [name for name in [FLOOR, *config.samples] if name in samples]
+    names += sorted(set(samples) - set(names))
+    return {"reference": contents[0]["reference"] if contents else "", "samples": names,
+            "evaluations": {name: samples[name] for name in names},
+            "predictions": {t["run"]: t for t in contents if t["kind"] == "prediction"},
+            "training": {run: read_lines(path) for run, path in (training or {}).items()},
+            "summary": summarise(collect(config, evaluations)), "images": config.figures.images}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; `ProvenanceError` naming the line that is none."""
+    rows = []
+    for i, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ProvenanceError(f"{path}: expected JSON in line {i}, got {line[:40]!r}; train again") from None
+    return rows

@@ -1,0 +1,165 @@
+"""The small tables that figures are drawn from: profiles, histograms, responses, images, as plain lists.
+
+In: the `Table`s (and showers, for images) of reference and sample; out: JSON-able dictionaries, energies in MeV,
+lengths in mm, each with the statistical errors. Bins come from the reference, so all samples share them.
+It compares nothing: that is `comparisons`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.evaluation.comparisons import same_conditions, selection_name
+from pipeline.evaluation.observables import CELL_LOG10_EDGES, Table, layer_correlation, profile
+from pipeline.evaluation.response import energy_bins, energy_edges, fit_resolution, response
+
+Record = dict[str, Any]
+
+PROFILES = {"longitudinal": "layer_energy", "radial": "ring_energy", "azimuthal": "sector_energy"}
+HISTOGRAMS = {
+    "hits": "cells above threshold",
+    "first_moment_z": "first moment along z [mm]",
+    "first_moment_r": "first moment along r [mm]",
+    "second_moment_z": "second moment along z [mm$^2$]",
+    "second_moment_r": "second moment along r [mm$^2$]",
+    "containment_radius": "$R_{90}$ [mm]",
+    "azimuthal_asymmetry": "azimuthal asymmetry $A_\\phi$",
+}
+MOST_HISTOGRAM_BINS = 40
+FINE_ENERGY_BINS = 8
+SHOWERS_PER_FINE_BIN = 60
+IMAGES = 8
+_DIGITS = 8
+
+
+def plain(values: NDArray[np.generic]) -> list[Any]:
+    """A list of numbers, rounded to 8 significant digits to keep records small."""
+    array = np.asarray(values, dtype=np.float64)
+    scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.abs(array), out=np.zeros_like(array), where=array != 0)))
+    rounded: list[Any] = (np.round(array * scale) / scale).tolist()
+    return rounded
+
+
+def profile_tables(reference: Table, sample: Table, mesh: CylinderMesh) -> Record:
+    """Mean energy per slice with its standard error, for the three directions."""
+    positions = {"longitudinal": (mesh.z_mm, "depth $z$ [mm]", mesh.dz_mm),
+                 "radial": (mesh.r_mm, "radius $r$ [mm]", mesh.dr_mm),
+                 "azimuthal": (mesh.phi_rad, "azimuth $\\phi$ [rad]", 2 * np.pi / mesh.n_phi)}
+    tables: Record = {}
+    for name, column in PROFILES.items():
+        position, label, size = positions[name]
+        tables[name] = {"position": plain(position), "label": label, "size": float(size)}
+        for side, table in (("reference", reference), ("sample", sample)):
+            mean, error = profile(table[column])
+            tables[name][side] = {"mean": plain(mean), "error": plain(error)}
+    return tables
+
+
+def histogram_edges(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """2 n^(1/3) equal bins (Rice's rule) over the central 99.6 % of the reference and a tenth of it on both sides."""
+    bins = int(np.clip(2 * np.cbrt(len(reference)), 5, MOST_HISTOGRAM_BINS))
+    low, high = np.quantile(reference, [0.002, 0.998])
+    margin = 0.1 * (high - low) or 0.5 * (abs(high) or 1.0)
+    start = max(low - margin, 0.0) if reference.min() >= 0 else low - margin
+    return np.linspace(start, high + margin, bins + 1)
+
+
+def histogram(reference: NDArray[np.float64], sample: NDArray[np.float64], label: str) -> Record:
+    """Counts of both sides in common bins, and how many showers there were (those outside the bins included)."""
+    edges = histogram_edges(reference)
+    return {"label": label, "edges": plain(edges),
+            "reference": {"counts": np.histogram(reference, edges)[0].tolist(), "total": len(reference)},
+            "sample": {"counts": np.histogram(sample, edges)[0].tolist(), "total": len(sample)}}
+
+
+def spectrum_table(reference: Table, sample: Table, threshold_mev: float) -> Record:
+    """Hits per shower in bins of log10 E (four fine bins each), with the error from shower to shower.
+
+    The range follows from the reference alone, so that all samples share it: its hits and half a decade above.
+    """
+    keep = slice(0, 4 * ((len(CELL_LOG10_EDGES) - 1) // 4))
+    grouped = [t["cell_energy"][:, keep].reshape(len(t["cell_energy"]), -1, 4).sum(axis=2)
+               for t in (reference, sample)]
+    filled = np.flatnonzero(grouped[0].sum(axis=0))
+    first, last = (int(filled[0]), min(int(filled[-1]) + 6, grouped[0].shape[1])) if len(filled) else (0, 1)
+    table: Record = {"edges": plain(10 ** CELL_LOG10_EDGES[::4][first : last + 1]), "threshold_mev": threshold_mev}
+    for side, counts in zip(("reference", "sample"), grouped, strict=True):
+        mean, error = profile(counts[:, first:last])
+        table[side] = {"mean": plain(mean), "error": plain(error)}
+    return table
+
+
+def response_tables(reference: Table, sample: Table, bins: int) -> Record:
+    """Response histograms per energy bin; mean response and resolution in finer bins, with the fit."""
+    incident = reference["incident_energy"]
+    edges = energy_edges(incident, bins)
+    theirs = {low: rows for low, _, rows in energy_bins(sample["incident_energy"], edges)}
+    histograms = []
+    for low, high, rows in energy_bins(incident, edges):
+        other = sample["energy_response"][theirs.get(low, np.zeros(0, dtype=np.intp))]
+        histograms.append({"selection": selection_name(low, high), "low_mev": low, "high_mev": high}
+                          | histogram(reference["energy_response"][rows], other, "$E_{vis} / E_{inc}$"))
+    fine = max(bins, min(FINE_ENERGY_BINS, len(incident) // SHOWERS_PER_FINE_BIN))
+    return {"histograms": histograms,
+            **{side: response_curve(t["incident_energy"], t["visible_energy"], energy_edges(incident, fine))
+               for side, t in (("reference", reference), ("sample", sample))}}
+
+
+def response_curve(incident: NDArray[np.float64], energy: NDArray[np.float64], edges: NDArray[np.float64]) -> Record:
+    """Response and resolution per energy bin, and the fit of the resolution where there are bins enough."""
+    bins = response(incident, energy, edges)
+    fit = fit_resolution(bins)
+    return {"bins": [asdict(b) | {"resolution": b.resolution, "resolution_error": b.resolution_error} for b in bins],
+            "fit": asdict(fit) if fit else None}
+
+
+def image_rows(incident: NDArray[np.float64], count: int = IMAGES) -> NDArray[np.intp]:
+    """Showers at evenly spaced ranks of the incident energy."""
+    ranks = (np.arange(count) + 0.5) / count * len(incident)
+    return np.argsort(incident, kind="stable")[np.unique(ranks.astype(np.intp))]
+
+
+def side_view(showers: RaggedShowers) -> NDArray[np.float64]:
+    """Energy summed over each half of the azimuth, (n, 2 R, Z) MeV: outermost ring of phi > 0 first, phi < 0 last."""
+    energy = showers.dense(np.float64).energy
+    middle = showers.mesh.n_phi // 2
+    below, above = energy[:, :, :middle].sum(axis=2), energy[:, :, middle:].sum(axis=2)
+    return np.concatenate([above[:, ::-1], below], axis=1)
+
+
+def image_tables(reference: RaggedShowers, sample: RaggedShowers) -> Record:
+    """Side views of single showers: the same conditions on both sides, or the nearest incident energy."""
+    rows = image_rows(np.asarray(reference.incident_energy, dtype=np.float64))
+    partners = rows
+    if not same_conditions(reference.incident_energy, sample.incident_energy):
+        away = np.abs(np.log(sample.incident_energy[None, :] / reference.incident_energy[rows][:, None]))
+        partners = away.argmin(axis=1)
+    mesh = reference.mesh
+    return {"r_mm": mesh.n_r * mesh.dr_mm, "z_mm": mesh.n_z * mesh.dz_mm,
+            "reference": _images(reference.take(rows)), "sample": _images(sample.take(partners))}
+
+
+def _images(showers: RaggedShowers) -> list[Record]:
+    views = side_view(showers)
+    return [{"incident_energy_mev": float(e), "energy_mev": np.round(view, 4).tolist()}
+            for e, view in zip(showers.incident_energy, views, strict=True)]
+
+
+def figure_tables(reference: Table, sample: Table, mesh: CylinderMesh, threshold_mev: float, bins: int) -> Record:
+    """Everything the validation figures draw, but the images."""
+    return {
+        "mesh": {"cells": list(mesh.shape), "dr_mm": mesh.dr_mm, "dz_mm": mesh.dz_mm},
+        "threshold_mev": threshold_mev,
+        "n": {"reference": len(reference["hits"]), "sample": len(sample["hits"])},
+        "profiles": profile_tables(reference, sample, mesh),
+        "response": response_tables(reference, sample, bins),
+        "cell_spectrum": spectrum_table(reference, sample, threshold_mev),
+        "histograms": {name: histogram(reference[name], sample[name], label) for name, label in HISTOGRAMS.items()},
+        "layer_correlation": {"reference": plain(layer_correlation(reference["layer_energy"])),
+                              "sample": plain(layer_correlation(sample["layer_energy"]))},
+    }

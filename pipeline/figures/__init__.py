@@ -1,0 +1,76 @@
+"""Figures draw tables: no figure sees a model, a shower file or another room, and none computes.
+
+`draw(name, tables, output, provenance)` writes <figure>.pdf, .png and .json; a new figure is one function and one
+line of `FIGURES`. `tables` is what `pipeline.evaluation.summary.gather` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pipeline.figures.style import save, styled
+from pipeline.figures.summary import summary
+from pipeline.figures.training import energy_prediction, training_curves
+from pipeline.figures.validation import (
+    azimuthal_asymmetry,
+    azimuthal_profile,
+    cell_spectrum,
+    energy_response,
+    hits,
+    linearity,
+    longitudinal_profile,
+    moments,
+    radial_profile,
+    resolution,
+    shower_images,
+)
+
+FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]] = {
+    "summary": summary,
+    "longitudinal_profile": longitudinal_profile,
+    "radial_profile": radial_profile,
+    "azimuthal_profile": azimuthal_profile,
+    "energy_response": energy_response,
+    "linearity": linearity,
+    "resolution": resolution,
+    "cell_spectrum": cell_spectrum,
+    "hits": hits,
+    "moments": moments,
+    "azimuthal_asymmetry": azimuthal_asymmetry,
+    "shower_images": shower_images,
+    "energy_prediction": energy_prediction,
+    "training_curves": training_curves,
+}
+
+CATEGORIES: dict[str, str] = {
+    "summary": "Summary",
+    "longitudinal_profile": "Shower shape",
+    "radial_profile": "Shower shape",
+    "azimuthal_profile": "Shower shape",
+    "moments": "Shower shape",
+    "energy_response": "Energy",
+    "linearity": "Energy",
+    "resolution": "Energy",
+    "cell_spectrum": "Cells",
+    "hits": "Cells",
+    "azimuthal_asymmetry": "Collective",
+    "shower_images": "Showers",
+    "energy_prediction": "Learned energy",
+    "training_curves": "Training",
+}
+
+
+def draw(figure: str, tables: Mapping[str, Any], output: Path, provenance: Mapping[str, Any]) -> None:
+    """Draw one figure to `output` (.pdf), its .png, and the plotted numbers with their provenance (.json).
+
+    Raises ValueError for an unknown figure.
+    """
+    if figure not in FIGURES:
+        raise ValueError(f"figures.draw: expected one of {sorted(FIGURES)}, got '{figure}'")
+    with styled():
+        drawn, numbers = FIGURES[figure](tables)
+        save(drawn, Path(output), {"figure": figure, "numbers": numbers, "provenance": dict(provenance)})

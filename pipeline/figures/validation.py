@@ -1,0 +1,317 @@
+"""Generated showers beside Geant4's: profiles, response, spectra, hits, moments, asymmetry, images.
+
+In: the mapping of tables made by the evaluation (MeV, mm; see `draw`); out: a matplotlib figure and the numbers it
+shows. Each figure holds all samples of the experiment, Geant4's statistical error and the floor. Nothing is computed
+here but normalisations and ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.figures.panels import (
+    Curve,
+    Curves,
+    draw_curves,
+    draw_ratio,
+    finish_ratio,
+    histogram_curve,
+    legend,
+    ratio_axes,
+)
+from pipeline.figures.style import REFERENCE_LOOK, Look, heading, looks, placeholder, plain_ticks, shown
+
+Tables = Mapping[str, Any]
+Drawn = tuple[Figure, dict[str, Any]]
+
+NOTHING = "nothing to show: the experiment has no samples"
+_GEV = 1e3
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.055), "ncols": 5}
+
+
+def _of_data(tables: Tables) -> str:
+    """Which showers are shown: data set and number a side."""
+    first = next(iter(tables["evaluations"].values()))
+    return f"{tables['reference']}, {first['n']['reference']} showers a side"
+
+
+def _pick(tables: Tables, *keys: str) -> dict[str, Any]:
+    """The chosen part of every sample's table."""
+    picked = {}
+    for name, table in tables["evaluations"].items():
+        for key in keys:
+            table = table[key]
+        picked[name] = table
+    return picked
+
+
+# ------------------------------------------------------------------------------- profiles and histograms
+
+
+def _profile(tables: Tables, direction: str, title: str, log: bool) -> Drawn:
+    data = _pick(tables, "profiles", direction)
+    if not data:
+        return placeholder(NOTHING), {}
+    first = next(iter(data.values()))
+    figure = Figure(figsize=(5.2, 4.9))
+    top, bottom = ratio_axes(figure)
+    reference, samples = profile_curve(first, "reference"), {n: profile_curve(t, "sample") for n, t in data.items()}
+    _compared(top, bottom, reference, samples, tables)
+    unit = {"longitudinal": "layer", "radial": "ring", "azimuthal": "sector"}[direction]
+    top.set_ylabel(f"mean energy per {unit} [MeV]")
+    bottom.set_xlabel(first["label"])
+    _vertical_range(top, [reference], log)
+    legend(top, tables["samples"], **({"loc": "lower center", "ncols": 2} if direction == "azimuthal" else {}))
+    heading(top, title, _of_data(tables))
+    return figure, data
+
+
+def profile_curve(table: Mapping[str, Any], side: str) -> Curve:
+    """A profile in the bins of its slices."""
+    position = np.asarray(table["position"])
+    edges = np.append(position - table["size"] / 2, position[-1] + table["size"] / 2)
+    return Curve(edges, np.asarray(table[side]["mean"]), np.asarray(table[side]["error"]))
+
+
+def _compared(top: Axes, bottom: Axes, reference: Curve, samples: Curves, tables: Tables) -> None:
+    styles = looks(tables["samples"])
+    draw_curves(top, reference, samples, styles)
+    draw_ratio(bottom, reference, samples, styles)
+    top.set_xlim(reference.edges[0], reference.edges[-1])
+
+
+def _vertical_range(ax: Axes, curves: Iterable[Curve], log: bool, head: float = 1.45) -> None:
+    """From 0 (or well below the smallest value) to a head room above the largest, for the legend."""
+    values = np.concatenate([curve.values for curve in curves])
+    positive = values[values > 0]
+    if log and len(positive):
+        ax.set_yscale("log")
+        ax.set_ylim(0.4 * positive.min(), 6 * positive.max())
+    else:
+        ax.set_ylim(0, head * values.max() or 1)
+
+
+def longitudinal_profile(tables: Tables) -> Drawn:
+    """Mean energy per z layer."""
+    return _profile(tables, "longitudinal", "Longitudinal profile", log=False)
+
+
+def radial_profile(tables: Tables) -> Drawn:
+    """Mean energy per r ring."""
+    return _profile(tables, "radial", "Radial profile", log=True)
+
+
+def azimuthal_profile(tables: Tables) -> Drawn:
+    """Mean energy per phi sector; flat at 90 degrees."""
+    return _profile(tables, "azimuthal", "Azimuthal profile", log=False)
+
+
+def cell_spectrum(tables: Tables) -> Drawn:
+    """Cells above threshold per shower, in bins of their energy."""
+    data = _pick(tables, "cell_spectrum")
+    if not data:
+        return placeholder(NOTHING), {}
+    figure = Figure(figsize=(5.2, 4.9))
+    top, bottom = ratio_axes(figure)
+    curves = {name: _spectrum_curve(table, "sample") for name, table in data.items()}
+    first = next(iter(data.values()))
+    reference = _spectrum_curve(first, "reference")
+    top.set_xscale("log")
+    _compared(top, bottom, reference, curves, tables)
+    top.axvline(first["threshold_mev"], color="black", linewidth=0.8, linestyle=":")
+    _vertical_range(top, [reference], log=True)
+    top.set_ylabel("cells per shower and bin")
+    bottom.set_xlabel("cell energy [MeV]")
+    legend(top, tables["samples"], loc="lower left")
+    heading(top, "Cell energies", _of_data(tables))
+    return figure, data
+
+
+def _spectrum_curve(table: Mapping[str, Any], side: str) -> Curve:
+    return Curve(np.asarray(table["edges"]), np.asarray(table[side]["mean"]), np.asarray(table[side]["error"]))
+
+
+def _histograms(tables: Tables, names: tuple[str, ...], title: str, columns: int = 1) -> Drawn:
+    data = {name: _pick(tables, "histograms", name) for name in names}
+    if not tables["samples"]:
+        return placeholder(NOTHING), {}
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4.9 * rows))
+    grid = GridSpec(rows, columns, figure=figure, hspace=0.24, wspace=0.25)
+    for i, name in enumerate(names):
+        top, bottom = ratio_axes(figure, grid[i // columns, i % columns])
+        _histogram_panel(top, bottom, data[name], tables, alone=len(names) == 1)
+        if len(names) == 1:
+            legend(top, tables["samples"], loc="upper right")
+        heading(top, title if i == 0 else "", _of_data(tables) if i == columns - 1 else "")
+    if len(names) > 1:
+        legend(figure, tables["samples"], **BELOW)
+    return figure, data
+
+
+def _histogram_panel(top: Axes, bottom: Axes, data: Mapping[str, Any], tables: Tables, alone: bool = False) -> None:
+    first = next(iter(data.values()))
+    reference = histogram_curve(first["edges"], first["reference"])
+    curves = {n: histogram_curve(t["edges"], t["sample"]) for n, t in data.items()}
+    _compared(top, bottom, reference, curves, tables)
+    _vertical_range(top, [reference, *(c for n, c in curves.items() if n != "floor")], log=False,
+                    head=1.45 if alone else 1.3)
+    top.set_ylabel("density")
+    bottom.set_xlabel(first["label"])
+
+
+def hits(tables: Tables) -> Drawn:
+    """Cells above threshold per shower."""
+    return _histograms(tables, ("hits",), "Hits")
+
+
+def moments(tables: Tables) -> Drawn:
+    """First and second moments along z and r, cell centres as positions."""
+    names = ("first_moment_z", "first_moment_r", "second_moment_z", "second_moment_r")
+    return _histograms(tables, names, "Shower moments", columns=2)
+
+
+def azimuthal_asymmetry(tables: Tables) -> Drawn:
+    """|sum E exp(i phi)| / E_tot per shower: what no profile sees."""
+    return _histograms(tables, ("azimuthal_asymmetry",), "Azimuthal asymmetry")
+
+
+# ------------------------------------------------------------------------------- response
+
+
+def energy_response(tables: Tables) -> Drawn:
+    """Visible over incident energy in each bin of the incident energy."""
+    data = _pick(tables, "response", "histograms")
+    if not data:
+        return placeholder(NOTHING), {}
+    bins = next(iter(data.values()))
+    figure = Figure(figsize=(4.1 * len(bins), 4.6))
+    grid = GridSpec(1, len(bins), figure=figure, wspace=0.24)
+    for i, record in enumerate(bins):
+        top, bottom = ratio_axes(figure, grid[0, i])
+        of_bin = {name: next(t for t in table if t["selection"] == record["selection"]) for name, table in data.items()}
+        _histogram_panel(top, bottom, of_bin, tables)
+        low, high = record["low_mev"] / _GEV, record["high_mev"] / _GEV
+        text = f"{low:.2g} GeV" if low == high else f"{low:.2g} to {high:.2g} GeV"
+        top.text(0.95, 0.95, text, transform=top.transAxes, ha="right", va="top", fontweight="bold")
+        heading(top, "Energy response" if i == 0 else "", _of_data(tables) if i == len(bins) - 1 else "")
+        if i > 0:
+            bottom.set_ylabel("")
+    legend(figure, tables["samples"], **BELOW | {"bbox_to_anchor": (0.5, 0.0)})
+    return figure, data
+
+
+def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> Drawn:
+    """Mean or resolution against the incident energy in per cent, and its ratio to Geant4 in the same bins."""
+    data = {n: {side: t[side] for side in ("reference", "sample")} for n, t in _pick(tables, "response").items()}
+    if not data:
+        return placeholder(NOTHING), {}
+    figure = Figure(figsize=(5.2, 4.9))
+    top, bottom = ratio_axes(figure)
+    top.set_xscale("log")
+    styles = looks(tables["samples"]) | {"Geant4": REFERENCE_LOOK}
+    curves = {"Geant4": next(iter(data.values()))["reference"]} | {n: t["sample"] for n, t in data.items()}
+    away = [0.0]
+    for i, (name, curve) in enumerate(curves.items()):
+        _response_points(top, name, curve, quantity, styles[name], shift=1 + 0.012 * i)
+        away += _response_ratio(bottom, name, curve, curves["Geant4"], quantity, styles[name], shift=1 + 0.012 * i)
+    finish_ratio(bottom, max(away))
+    top.set_ylabel(label)
+    bottom.set_xlabel("incident energy [GeV]")
+    plain_ticks(bottom)
+    low, high = top.get_ylim()
+    top.set_ylim(low, high + 0.5 * (high - low))
+    top.legend(loc="upper right")
+    heading(top, title, _of_data(tables))
+    return figure, data
+
+
+def _bin_values(curve: Mapping[str, Any], *keys: str) -> list[Any]:
+    return [np.array([b[key] for b in curve["bins"]]) for key in keys]
+
+
+def _response_points(ax: Axes, name: str, curve: Mapping[str, Any], quantity: str, look: Look, shift: float) -> None:
+    """Points with errors, and for a resolution the fit, named in the legend."""
+    energy, value, error = _bin_values(curve, "energy_mev", quantity, f"{quantity}_error")
+    style, label = look.point_style(), shown(name)
+    fit = curve["fit"] if quantity == "resolution" and name != "floor" else None
+    if name == "floor":
+        style |= {"marker": "_", "markersize": 10, "zorder": 1}
+    if fit is not None:
+        fine = np.geomspace(energy.min(), energy.max(), 100) / _GEV
+        ax.plot(fine, 100 * np.hypot(fit["stochastic"] / np.sqrt(fine), fit["constant"]), linewidth=1.1,
+                **look.line_style())
+        label += (f": $({100 * fit['stochastic']:.1f} \\pm {100 * fit['stochastic_error']:.1f})\\%/\\sqrt{{E}} "
+                  f"\\oplus ({100 * fit['constant']:.1f} \\pm {100 * fit['constant_error']:.1f})\\%$")
+    ax.errorbar(shift * energy / _GEV, 100 * value, 100 * error, **({"zorder": 3} | style), label=label)
+
+
+def _response_ratio(ax: Axes, name: str, curve: Mapping[str, Any], reference: Mapping[str, Any], quantity: str,
+                    look: Look, shift: float) -> list[float]:
+    """Points over Geant4 in the bins that both have; returns how far they are from 1."""
+    ours = {b["low_mev"]: b[quantity] for b in reference["bins"]}
+    bins = [b for b in curve["bins"] if ours.get(b["low_mev"])]
+    energy, value, error = _bin_values({"bins": bins}, "energy_mev", quantity, f"{quantity}_error")
+    over = np.array([ours[b["low_mev"]] for b in bins])
+    style = look.point_style() | ({"marker": "_", "markersize": 10, "zorder": 1} if name == "floor" else {})
+    ax.errorbar(shift * energy / _GEV, value / over, error / over, **style)
+    return [float(x) for x in np.abs(value / over - 1)]
+
+
+def linearity(tables: Tables) -> Drawn:
+    """Mean visible over incident energy, against the incident energy."""
+    return _response_figure(tables, "mean", "Linearity", "mean response $\\langle E_{vis}/E_{inc} \\rangle$ [%]")
+
+
+def resolution(tables: Tables) -> Drawn:
+    """Relative width of the response, against the incident energy, with its fit."""
+    return _response_figure(tables, "resolution", "Resolution", "$\\sigma / \\mu$ of the response [%]")
+
+
+# ------------------------------------------------------------------------------- images
+
+
+def shower_images(tables: Tables) -> Drawn:
+    """Side views of single showers: Geant4 above, each sample below at the same conditions."""
+    data = {n: t for n, t in _pick(tables, "images").items() if n != "floor"} or _pick(tables, "images")
+    if not data or tables["images"] == 0:
+        return placeholder("nothing to show: no samples, or figures.images is 0"), {}
+    first = next(iter(data.values()))
+    chosen = _evenly(len(first["reference"]), tables["images"])
+    rows = {"Geant4": first["reference"]} | {shown(name): table["sample"] for name, table in data.items()}
+    figure = Figure(figsize=(2.35 * len(chosen) + 0.9, 1.75 * len(rows) + 0.5))
+    axes = figure.subplots(len(rows), len(chosen), sharex=True, sharey=True, squeeze=False,
+                           gridspec_kw={"hspace": 0.09, "wspace": 0.06})
+    extent = (0, first["z_mm"], -first["r_mm"], first["r_mm"])
+    brightest = max(np.max(row[i]["energy_mev"]) for row in rows.values() for i in chosen)
+    norm = LogNorm(brightest * 10**-3.5, brightest)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax, i in zip(line, chosen, strict=True):
+            energy = np.asarray(images[i]["energy_mev"])
+            drawn = ax.imshow(np.ma.masked_less_equal(energy, 0), extent=extent, aspect="auto", norm=norm,
+                              cmap="magma_r", interpolation="nearest")
+            ax.text(0.96, 0.94, f"{energy.sum():.0f} MeV", transform=ax.transAxes, ha="right", va="top", fontsize=7.5,
+                    bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0})
+            ax.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))
+        line[0].set_ylabel(f"{name}\n$r$ [mm]")
+    for ax, i in zip(axes[0], chosen, strict=True):
+        ax.set_title(f"{first['reference'][i]['incident_energy_mev'] / _GEV:.2f} GeV")
+    for ax in axes[-1]:
+        ax.set_xlabel("$z$ [mm]")
+    bar = figure.colorbar(drawn, ax=axes, pad=0.015, fraction=0.03, aspect=14 * len(rows))
+    bar.set_label("visible energy [MeV]")
+    return figure, {n: {side: [t[side][i] for i in chosen] for side in ("reference", "sample")}
+                    for n, t in data.items()}
+
+
+def _evenly(total: int, count: int) -> list[int]:
+    """`count` of `total` places, evenly spread."""
+    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(count, total)).round())]
