@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ConfigError, DatasetSpec
-from pipeline.paths import Paths
 from pipeline.plan import Plan
 from pipeline.provenance import file_digest, fingerprint, read_json, write_json
 
@@ -143,7 +142,7 @@ def evaluate(plan: Plan, subject: str) -> Path:
 
 def metrics(plan: Plan) -> Path:
     """Collect the rows of all evaluations, each with its floor."""
-    from pipeline.evaluation.evaluate import collect
+    from pipeline.evaluation.summary import collect
 
     evaluations = [plan.paths.evaluation(subject) for subject in plan.subjects()]
     write_json(plan.paths.metrics, collect(plan.config, evaluations))
@@ -171,23 +170,11 @@ def report(plan: Plan) -> Path:
 
 
 def _tables(plan: Plan) -> dict[str, Any]:
-    """Everything that figures draw: metric rows, evaluation tables by subject, training metrics by run."""
-    import json
+    """Everything that figures draw."""
+    from pipeline.evaluation.summary import gather
 
-    paths: Paths = plan.paths
-    curves = {}
-    for run in plan.config.runs:
-        text = (paths.run_folder(run) / "metrics.jsonl").read_text()
-        curves[run] = [json.loads(line) for line in text.splitlines()]
-    evaluations = {s: read_json(paths.evaluation(s))["tables"] for s in plan.subjects()}
-    return {
-        "rows": read_json(paths.metrics) if plan.config.evaluation else [],
-        "evaluations": evaluations,
-        "training": curves,
-        "samples": list(plan.config.samples),
-        "heads": plan.config.head_runs(),
-        "images": plan.config.figures.images,
-    }
+    curves = {run: plan.paths.run_folder(run) / "metrics.jsonl" for run in plan.config.runs}
+    return gather(plan.config, [plan.paths.evaluation(subject) for subject in plan.subjects()], curves)
 
 
 def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
@@ -206,23 +193,24 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
 
 
 def _report_content(plan: Plan) -> dict[str, Any]:
-    import json
-
+    """The page's content: rows and summary, figures, configuration, what each model came from, measured times."""
     import yaml
 
+    from pipeline.evaluation.summary import summarise
+
     paths = plan.paths
-    measured = {
-        path.relative_to(paths.results).as_posix(): json.loads(path.read_text())
-        for path in sorted(paths.results.rglob("*.measured.json"))
-    }
-    lineage = {}
-    for run in plan.config.runs:
-        lineage[run] = read_json(paths.model(run))
+    rows = read_json(paths.metrics) if plan.config.evaluation else []
+    models = {run: read_json(paths.model(run)) for run in plan.config.runs}
+    kept = ("architecture", "lineage", "samples", "weights_digest")
     return {
         "title": plan.config.experiment,
-        "rows": read_json(paths.metrics) if plan.config.evaluation else [],
+        "rows": rows,
         "figures": {figure: paths.figure(figure) for figure in plan.figures()},
+        "summary": summarise(rows),
         "configuration": yaml.safe_dump(plan.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
-        "lineage": lineage,
-        "measured": measured,
+        "lineage": {run: {k: model[k] for k in kept if k in model} for run, model in models.items()},
+        "measured": {
+            path.relative_to(paths.results).as_posix(): read_json(path)
+            for path in sorted(paths.results.rglob("*.measured.json"))
+        },
     }
