@@ -61,7 +61,8 @@ class Paths:
 
     def slice(self, run: str, index: int) -> Path:
         """Manifest of the index-th slice of a long training, 1-based; the last one is the model."""
-        return self.model(run) if index == self.config.runs[run].slices else self.run_folder(run) / f"slice-{index}.json"
+        last = index == self.config.runs[run].slices
+        return self.model(run) if last else self.run_folder(run) / f"slice-{index}.json"
 
     def sample(self, sample: str) -> Path:
         """Generated showers, a raw file."""

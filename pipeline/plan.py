@@ -116,9 +116,18 @@ class Plan:
     def raw_file(self, dataset: str, part: str) -> str:
         """The raw file behind a part; ConfigError when there is none."""
         if part not in self.files.get(dataset, {}):
-            raise ConfigError(f"{self.paths.part(dataset, part)}: expected a raw file of data set '{dataset}' behind it, "
-                              "found none; see datasets.*.files")
+            raise ConfigError(f"{self.paths.part(dataset, part)}: expected a raw file of data set '{dataset}' "
+                              "behind it, found none; see datasets.*.files")
         return self.files[dataset][part].path
+
+    def simulation_record(self, dataset: str, part: str) -> list[Path]:
+        """The record beside a simulated raw file, none for a user's own.
+
+        With it a part depends on its simulation by something that is not `ancient()`: Snakemake forgets what lies
+        below a job that must run again when all that leads there is ancient.
+        """
+        simulated = f"{dataset}/{part}" in self.simulated
+        return [self.paths.simulation_record(dataset, part)] if simulated else []
 
     def part_manifests(self, dataset: str) -> list[Path]:
         """Manifests of all ingested parts of a data set."""

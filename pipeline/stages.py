@@ -39,8 +39,10 @@ def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: Detecto
     from pipeline.simulation import ENGINES
 
     showers = ENGINES[spec.engine](spec, name, detector, seed)
-    READERS[spec.layout].write(output, [showers], sampling_fraction=detector.sampling_fraction, sampling_corrected=False,
-                         threshold_mev=spec.threshold_mev, attributes={"engine": spec.engine, "seed": seed})
+    READERS[spec.layout].write(
+        output, [showers], sampling_fraction=detector.sampling_fraction, sampling_corrected=False,
+        threshold_mev=spec.threshold_mev, attributes={"engine": spec.engine, "seed": seed},
+    )
 
 
 def ingest(plan: Plan, dataset: str, part: str) -> Path:
@@ -113,7 +115,8 @@ def generate(plan: Plan, sample: str) -> Path:
     from pipeline.generation.generate import generate as generate_sample
 
     output = plan.paths.sample(sample)
-    generate_sample(plan.config, sample, plan.paths.model(plan.config.samples[sample].run), plan.reference_parts(), output)
+    model = plan.paths.model(plan.config.samples[sample].run)
+    generate_sample(plan.config, sample, model, plan.reference_parts(), output)
     return output
 
 

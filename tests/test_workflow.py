@@ -106,6 +106,15 @@ def test_with_a_data_lock_a_new_file_does_nothing(workspace: Workspace) -> None:
     assert set(workspace.jobs()) <= {"report"}
 
 
+def test_a_changed_simulation_costs_everything_below_it(workspace: Workspace) -> None:
+    """Raw files are ancient(), and yet what lies below a simulation that runs again is not forgotten."""
+    simulate = {**CONTENT["datasets"]["test_siw"]["simulate"], "seed": 2}
+    workspace.configure({**CONTENT, "datasets": {"test_siw": {**CONTENT["datasets"]["test_siw"], "simulate": simulate}}})
+    jobs = workspace.jobs()
+    assert jobs["simulate"] == 3 and jobs["ingest"] == 3 and set(jobs) == {"simulate", "ingest", "preprocess",
+                                                                           *ALL_BELOW_MERGE}
+
+
 def test_a_changed_evaluation_costs_the_evaluation_and_below(workspace: Workspace) -> None:
     workspace.configure({**CONTENT, "evaluation": {**CONTENT["evaluation"], "bins": 8}})
     assert set(workspace.jobs()) == {"evaluate", "metrics", "figures", "report"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipeline.figures.response import energy_response, linearity, resolution
 from pipeline.figures.style import save, styled
 from pipeline.figures.summary import summary
 from pipeline.figures.training import energy_prediction, training_curves
@@ -19,13 +20,10 @@ from pipeline.figures.validation import (
     azimuthal_asymmetry,
     azimuthal_profile,
     cell_spectrum,
-    energy_response,
     hits,
-    linearity,
     longitudinal_profile,
     moments,
     radial_profile,
-    resolution,
     shower_images,
 )
 

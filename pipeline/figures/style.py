@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.provenance import atomic_path, write_json
@@ -106,7 +107,9 @@ def save(figure: Figure, output: Path, record: Mapping[str, Any]) -> None:
         "pdf": {"Creator": "Caloforge", "Producer": "Caloforge", "CreationDate": None, "ModDate": None},
         "png": {"Software": None},
     }
+    canvas = FigureCanvasAgg(figure)
+    box = figure.get_tightbbox(canvas.get_renderer()).padded(0.06)  # type: ignore[no-untyped-call]
     for kind, entries in metadata.items():
         with atomic_path(output.with_suffix(f".{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, metadata=entries, bbox_inches="tight", pad_inches=0.06)
+            figure.savefig(temporary, format=kind, metadata=entries, bbox_inches=box)
     write_json(output.with_suffix(".json"), dict(record))

@@ -1,4 +1,4 @@
-"""Generated showers beside Geant4's: profiles, response, spectra, hits, moments, asymmetry, images.
+"""Generated showers beside Geant4's: profiles, spectra, hits, moments, asymmetry, images.
 
 In: the mapping of tables made by the evaluation (MeV, mm; see `draw`); out: a matplotlib figure and the numbers it
 shows. Each figure holds all samples of the experiment, Geant4's statistical error and the floor. Nothing is computed
@@ -22,12 +22,11 @@ from pipeline.figures.panels import (
     Curves,
     draw_curves,
     draw_ratio,
-    finish_ratio,
     histogram_curve,
     legend,
     ratio_axes,
 )
-from pipeline.figures.style import REFERENCE_LOOK, Look, heading, looks, placeholder, plain_ticks, shown
+from pipeline.figures.style import heading, looks, placeholder, shown
 
 Tables = Mapping[str, Any]
 Drawn = tuple[Figure, dict[str, Any]]
@@ -37,13 +36,13 @@ _GEV = 1e3
 BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.055), "ncols": 5}
 
 
-def _of_data(tables: Tables) -> str:
+def of_data(tables: Tables) -> str:
     """Which showers are shown: data set and number a side."""
     first = next(iter(tables["evaluations"].values()))
     return f"{tables['reference']}, {first['n']['reference']} showers a side"
 
 
-def _pick(tables: Tables, *keys: str) -> dict[str, Any]:
+def pick(tables: Tables, *keys: str) -> dict[str, Any]:
     """The chosen part of every sample's table."""
     picked = {}
     for name, table in tables["evaluations"].items():
@@ -57,7 +56,7 @@ def _pick(tables: Tables, *keys: str) -> dict[str, Any]:
 
 
 def _profile(tables: Tables, direction: str, title: str, log: bool) -> Drawn:
-    data = _pick(tables, "profiles", direction)
+    data = pick(tables, "profiles", direction)
     if not data:
         return placeholder(NOTHING), {}
     first = next(iter(data.values()))
@@ -70,7 +69,7 @@ def _profile(tables: Tables, direction: str, title: str, log: bool) -> Drawn:
     bottom.set_xlabel(first["label"])
     _vertical_range(top, [reference], log)
     legend(top, tables["samples"], **({"loc": "lower center", "ncols": 2} if direction == "azimuthal" else {}))
-    heading(top, title, _of_data(tables))
+    heading(top, title, of_data(tables))
     return figure, data
 
 
@@ -116,7 +115,7 @@ def azimuthal_profile(tables: Tables) -> Drawn:
 
 def cell_spectrum(tables: Tables) -> Drawn:
     """Cells above threshold per shower, in bins of their energy."""
-    data = _pick(tables, "cell_spectrum")
+    data = pick(tables, "cell_spectrum")
     if not data:
         return placeholder(NOTHING), {}
     figure = Figure(figsize=(5.2, 4.9))
@@ -131,7 +130,7 @@ def cell_spectrum(tables: Tables) -> Drawn:
     top.set_ylabel("cells per shower and bin")
     bottom.set_xlabel("cell energy [MeV]")
     legend(top, tables["samples"], loc="lower left")
-    heading(top, "Cell energies", _of_data(tables))
+    heading(top, "Cell energies", of_data(tables))
     return figure, data
 
 
@@ -140,7 +139,7 @@ def _spectrum_curve(table: Mapping[str, Any], side: str) -> Curve:
 
 
 def _histograms(tables: Tables, names: tuple[str, ...], title: str, columns: int = 1) -> Drawn:
-    data = {name: _pick(tables, "histograms", name) for name in names}
+    data = {name: pick(tables, "histograms", name) for name in names}
     if not tables["samples"]:
         return placeholder(NOTHING), {}
     rows = -(-len(names) // columns)
@@ -148,16 +147,17 @@ def _histograms(tables: Tables, names: tuple[str, ...], title: str, columns: int
     grid = GridSpec(rows, columns, figure=figure, hspace=0.24, wspace=0.25)
     for i, name in enumerate(names):
         top, bottom = ratio_axes(figure, grid[i // columns, i % columns])
-        _histogram_panel(top, bottom, data[name], tables, alone=len(names) == 1)
+        histogram_panel(top, bottom, data[name], tables, alone=len(names) == 1)
         if len(names) == 1:
             legend(top, tables["samples"], loc="upper right")
-        heading(top, title if i == 0 else "", _of_data(tables) if i == columns - 1 else "")
+        heading(top, title if i == 0 else "", of_data(tables) if i == columns - 1 else "")
     if len(names) > 1:
         legend(figure, tables["samples"], **BELOW)
     return figure, data
 
 
-def _histogram_panel(top: Axes, bottom: Axes, data: Mapping[str, Any], tables: Tables, alone: bool = False) -> None:
+def histogram_panel(top: Axes, bottom: Axes, data: Mapping[str, Any], tables: Tables, alone: bool = False) -> None:
+    """One histogram of all samples with its ratio panel; `alone` leaves room for a legend."""
     first = next(iter(data.values()))
     reference = histogram_curve(first["edges"], first["reference"])
     curves = {n: histogram_curve(t["edges"], t["sample"]) for n, t in data.items()}
@@ -184,104 +184,12 @@ def azimuthal_asymmetry(tables: Tables) -> Drawn:
     return _histograms(tables, ("azimuthal_asymmetry",), "Azimuthal asymmetry")
 
 
-# ------------------------------------------------------------------------------- response
-
-
-def energy_response(tables: Tables) -> Drawn:
-    """Visible over incident energy in each bin of the incident energy."""
-    data = _pick(tables, "response", "histograms")
-    if not data:
-        return placeholder(NOTHING), {}
-    bins = next(iter(data.values()))
-    figure = Figure(figsize=(4.1 * len(bins), 4.6))
-    grid = GridSpec(1, len(bins), figure=figure, wspace=0.24)
-    for i, record in enumerate(bins):
-        top, bottom = ratio_axes(figure, grid[0, i])
-        of_bin = {name: next(t for t in table if t["selection"] == record["selection"]) for name, table in data.items()}
-        _histogram_panel(top, bottom, of_bin, tables)
-        low, high = record["low_mev"] / _GEV, record["high_mev"] / _GEV
-        text = f"{low:.2g} GeV" if low == high else f"{low:.2g} to {high:.2g} GeV"
-        top.text(0.95, 0.95, text, transform=top.transAxes, ha="right", va="top", fontweight="bold")
-        heading(top, "Energy response" if i == 0 else "", _of_data(tables) if i == len(bins) - 1 else "")
-        if i > 0:
-            bottom.set_ylabel("")
-    legend(figure, tables["samples"], **BELOW | {"bbox_to_anchor": (0.5, 0.0)})
-    return figure, data
-
-
-def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> Drawn:
-    """Mean or resolution against the incident energy in per cent, and its ratio to Geant4 in the same bins."""
-    data = {n: {side: t[side] for side in ("reference", "sample")} for n, t in _pick(tables, "response").items()}
-    if not data:
-        return placeholder(NOTHING), {}
-    figure = Figure(figsize=(5.2, 4.9))
-    top, bottom = ratio_axes(figure)
-    top.set_xscale("log")
-    styles = looks(tables["samples"]) | {"Geant4": REFERENCE_LOOK}
-    curves = {"Geant4": next(iter(data.values()))["reference"]} | {n: t["sample"] for n, t in data.items()}
-    away = [0.0]
-    for i, (name, curve) in enumerate(curves.items()):
-        _response_points(top, name, curve, quantity, styles[name], shift=1 + 0.012 * i)
-        away += _response_ratio(bottom, name, curve, curves["Geant4"], quantity, styles[name], shift=1 + 0.012 * i)
-    finish_ratio(bottom, max(away))
-    top.set_ylabel(label)
-    bottom.set_xlabel("incident energy [GeV]")
-    plain_ticks(bottom)
-    low, high = top.get_ylim()
-    top.set_ylim(low, high + 0.5 * (high - low))
-    top.legend(loc="upper right")
-    heading(top, title, _of_data(tables))
-    return figure, data
-
-
-def _bin_values(curve: Mapping[str, Any], *keys: str) -> list[Any]:
-    return [np.array([b[key] for b in curve["bins"]]) for key in keys]
-
-
-def _response_points(ax: Axes, name: str, curve: Mapping[str, Any], quantity: str, look: Look, shift: float) -> None:
-    """Points with errors, and for a resolution the fit, named in the legend."""
-    energy, value, error = _bin_values(curve, "energy_mev", quantity, f"{quantity}_error")
-    style, label = look.point_style(), shown(name)
-    fit = curve["fit"] if quantity == "resolution" and name != "floor" else None
-    if name == "floor":
-        style |= {"marker": "_", "markersize": 10, "zorder": 1}
-    if fit is not None:
-        fine = np.geomspace(energy.min(), energy.max(), 100) / _GEV
-        ax.plot(fine, 100 * np.hypot(fit["stochastic"] / np.sqrt(fine), fit["constant"]), linewidth=1.1,
-                **look.line_style())
-        label += (f": $({100 * fit['stochastic']:.1f} \\pm {100 * fit['stochastic_error']:.1f})\\%/\\sqrt{{E}} "
-                  f"\\oplus ({100 * fit['constant']:.1f} \\pm {100 * fit['constant_error']:.1f})\\%$")
-    ax.errorbar(shift * energy / _GEV, 100 * value, 100 * error, **({"zorder": 3} | style), label=label)
-
-
-def _response_ratio(ax: Axes, name: str, curve: Mapping[str, Any], reference: Mapping[str, Any], quantity: str,
-                    look: Look, shift: float) -> list[float]:
-    """Points over Geant4 in the bins that both have; returns how far they are from 1."""
-    ours = {b["low_mev"]: b[quantity] for b in reference["bins"]}
-    bins = [b for b in curve["bins"] if ours.get(b["low_mev"])]
-    energy, value, error = _bin_values({"bins": bins}, "energy_mev", quantity, f"{quantity}_error")
-    over = np.array([ours[b["low_mev"]] for b in bins])
-    style = look.point_style() | ({"marker": "_", "markersize": 10, "zorder": 1} if name == "floor" else {})
-    ax.errorbar(shift * energy / _GEV, value / over, error / over, **style)
-    return [float(x) for x in np.abs(value / over - 1)]
-
-
-def linearity(tables: Tables) -> Drawn:
-    """Mean visible over incident energy, against the incident energy."""
-    return _response_figure(tables, "mean", "Linearity", "mean response $\\langle E_{vis}/E_{inc} \\rangle$ [%]")
-
-
-def resolution(tables: Tables) -> Drawn:
-    """Relative width of the response, against the incident energy, with its fit."""
-    return _response_figure(tables, "resolution", "Resolution", "$\\sigma / \\mu$ of the response [%]")
-
-
 # ------------------------------------------------------------------------------- images
 
 
 def shower_images(tables: Tables) -> Drawn:
     """Side views of single showers: Geant4 above, each sample below at the same conditions."""
-    data = {n: t for n, t in _pick(tables, "images").items() if n != "floor"} or _pick(tables, "images")
+    data = {n: t for n, t in pick(tables, "images").items() if n != "floor"} or pick(tables, "images")
     if not data or tables["images"] == 0:
         return placeholder("nothing to show: no samples, or figures.images is 0"), {}
     first = next(iter(data.values()))
@@ -300,6 +208,7 @@ def shower_images(tables: Tables) -> Drawn:
                               cmap="magma_r", interpolation="nearest")
             ax.text(0.96, 0.94, f"{energy.sum():.0f} MeV", transform=ax.transAxes, ha="right", va="top", fontsize=7.5,
                     bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0})
+            ax.minorticks_off()
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))
         line[0].set_ylabel(f"{name}\n$r$ [mm]")
     for ax, i in zip(axes[0], chosen, strict=True):

@@ -24,7 +24,7 @@ from pipeline.data.steps import Crop, GeometryStep, Rebin
 from pipeline.data.transforms import Transform
 from pipeline.models.conditions import Conditions
 
-_BLOCK = 512
+_BLOCK = 128
 _NO_SYMMETRY = AugmentSpec()
 
 
@@ -250,8 +250,3 @@ def _joined(pieces: Sequence[Batch], order: NDArray[np.intp]) -> Batch:
                                                              strict=True)]
     return Batch(torch.cat([p.values for p in pieces])[index], torch.cat([p.hit for p in pieces])[index],
                  Conditions(*conditions))
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """Several batches behind each other."""
-    return _joined(batches, np.arange(sum(len(b) for b in batches))) if len(batches) > 1 else batches[0]

@@ -3,7 +3,8 @@
 
 rule ingest:
     input:
-        lambda w: ancient(PLAN.raw_file(w.dataset, w.part)),
+        raw=lambda w: ancient(PLAN.raw_file(w.dataset, w.part)),
+        record=lambda w: PLAN.simulation_record(w.dataset, w.part),
     output:
         "data/store/{dataset}/{part}.json",
     log:

@@ -1,0 +1,110 @@
+"""How generated showers answer beside Geant4's: response per energy bin, linearity, resolution.
+
+In: the mapping of tables made by the evaluation (MeV; see `draw`); out: a matplotlib figure and the numbers it shows.
+Fits are drawn, not made, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+
+from pipeline.figures.panels import finish_ratio, legend, ratio_axes
+from pipeline.figures.style import REFERENCE_LOOK, Look, heading, looks, placeholder, plain_ticks, shown
+from pipeline.figures.validation import BELOW, NOTHING, Drawn, Tables, histogram_panel, of_data, pick
+
+_GEV = 1e3
+
+
+def energy_response(tables: Tables) -> Drawn:
+    """Visible over incident energy in each bin of the incident energy."""
+    data = pick(tables, "response", "histograms")
+    if not data:
+        return placeholder(NOTHING), {}
+    bins = next(iter(data.values()))
+    figure = Figure(figsize=(4.1 * len(bins), 4.6))
+    grid = GridSpec(1, len(bins), figure=figure, wspace=0.24)
+    for i, record in enumerate(bins):
+        top, bottom = ratio_axes(figure, grid[0, i])
+        of_bin = {name: next(t for t in table if t["selection"] == record["selection"]) for name, table in data.items()}
+        histogram_panel(top, bottom, of_bin, tables)
+        low, high = record["low_mev"] / _GEV, record["high_mev"] / _GEV
+        text = f"{low:.2g} GeV" if low == high else f"{low:.2g} to {high:.2g} GeV"
+        top.text(0.95, 0.95, text, transform=top.transAxes, ha="right", va="top", fontweight="bold")
+        heading(top, "Energy response" if i == 0 else "", of_data(tables) if i == len(bins) - 1 else "")
+        if i > 0:
+            bottom.set_ylabel("")
+    legend(figure, tables["samples"], **BELOW | {"bbox_to_anchor": (0.5, 0.0)})
+    return figure, data
+
+
+def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> Drawn:
+    """Mean or resolution against the incident energy in per cent, and its ratio to Geant4 in the same bins."""
+    data = {n: {side: t[side] for side in ("reference", "sample")} for n, t in pick(tables, "response").items()}
+    if not data:
+        return placeholder(NOTHING), {}
+    figure = Figure(figsize=(5.2, 4.9))
+    top, bottom = ratio_axes(figure)
+    top.set_xscale("log")
+    styles = looks(tables["samples"]) | {"Geant4": REFERENCE_LOOK}
+    curves = {"Geant4": next(iter(data.values()))["reference"]} | {n: t["sample"] for n, t in data.items()}
+    away = [0.0]
+    for i, (name, curve) in enumerate(curves.items()):
+        _response_points(top, name, curve, quantity, styles[name], shift=1 + 0.012 * i)
+        away += _response_ratio(bottom, name, curve, curves["Geant4"], quantity, styles[name], shift=1 + 0.012 * i)
+    finish_ratio(bottom, max(away))
+    top.set_ylabel(label)
+    bottom.set_xlabel("incident energy [GeV]")
+    plain_ticks(bottom)
+    low, high = top.get_ylim()
+    top.set_ylim(low, high + 0.5 * (high - low))
+    top.legend(loc="upper right")
+    heading(top, title, of_data(tables))
+    return figure, data
+
+
+def _bin_values(curve: Mapping[str, Any], *keys: str) -> list[Any]:
+    return [np.array([b[key] for b in curve["bins"]]) for key in keys]
+
+
+def _response_points(ax: Axes, name: str, curve: Mapping[str, Any], quantity: str, look: Look, shift: float) -> None:
+    """Points with errors, and for a resolution the fit, named in the legend."""
+    energy, value, error = _bin_values(curve, "energy_mev", quantity, f"{quantity}_error")
+    style, label = look.point_style(), shown(name)
+    fit = curve["fit"] if quantity == "resolution" and name != "floor" else None
+    if name == "floor":
+        style |= {"marker": "_", "markersize": 10, "zorder": 1}
+    if fit is not None:
+        fine = np.geomspace(energy.min(), energy.max(), 100) / _GEV
+        ax.plot(fine, 100 * np.hypot(fit["stochastic"] / np.sqrt(fine), fit["constant"]), linewidth=1.1,
+                **look.line_style())
+        label += (f": $({100 * fit['stochastic']:.1f} \\pm {100 * fit['stochastic_error']:.1f})\\%/\\sqrt{{E}} "
+                  f"\\oplus ({100 * fit['constant']:.1f} \\pm {100 * fit['constant_error']:.1f})\\%$")
+    ax.errorbar(shift * energy / _GEV, 100 * value, 100 * error, **({"zorder": 3} | style), label=label)
+
+
+def _response_ratio(ax: Axes, name: str, curve: Mapping[str, Any], reference: Mapping[str, Any], quantity: str,
+                    look: Look, shift: float) -> list[float]:
+    """Points over Geant4 in the bins that both have; returns how far they are from 1."""
+    ours = {b["low_mev"]: b[quantity] for b in reference["bins"]}
+    bins = [b for b in curve["bins"] if ours.get(b["low_mev"])]
+    energy, value, error = _bin_values({"bins": bins}, "energy_mev", quantity, f"{quantity}_error")
+    over = np.array([ours[b["low_mev"]] for b in bins])
+    style = look.point_style() | ({"marker": "_", "markersize": 10, "zorder": 1} if name == "floor" else {})
+    ax.errorbar(shift * energy / _GEV, value / over, error / over, **style)
+    return [float(x) for x in np.abs(value / over - 1)]
+
+
+def linearity(tables: Tables) -> Drawn:
+    """Mean visible over incident energy, against the incident energy."""
+    return _response_figure(tables, "mean", "Linearity", "mean response $\\langle E_{vis}/E_{inc} \\rangle$ [%]")
+
+
+def resolution(tables: Tables) -> Drawn:
+    """Relative width of the response, against the incident energy, with its fit."""
+    return _response_figure(tables, "resolution", "Resolution", "$\\sigma / \\mu$ of the response [%]")

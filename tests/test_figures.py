@@ -1,0 +1,148 @@
+"""Figures draw whatever tables there are, the same bytes each time; the report is one file that escapes its input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from test_evaluate import config, evaluations, parts, predictions  # noqa: F401
+
+from pipeline.config import FiguresSpec
+from pipeline.evaluation.evaluate import evaluate_predictions
+from pipeline.evaluation.summary import collect, gather, summarise
+from pipeline.figures import CATEGORIES, FIGURES, draw
+from pipeline.figures.captions import CAPTIONS
+from pipeline.figures.panels import Curve, histogram_curve
+from pipeline.figures.report import ReportError, flat, plain_text, write_report
+from pipeline.figures.style import looks, styled
+from pipeline.figures.summary import light, number
+from pipeline.provenance import read_json
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EMPTY = {"reference": "siw", "samples": [], "evaluations": {}, "predictions": {}, "training": {},
+         "summary": {"samples": [], "lines": []}, "images": 4}
+
+
+@pytest.fixture(scope="module")
+def head(config, parts, predictions, tmp_path_factory):  # noqa: F811
+    path = tmp_path_factory.mktemp("head") / "head.json"
+    evaluate_predictions(config, "head", predictions, [], path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tables(config, evaluations, head, tmp_path_factory):  # noqa: F811
+    curve = tmp_path_factory.mktemp("training") / "metrics.jsonl"
+    curve.write_text("".join(f'{{"samples": {100 * i}, "split": "{s}", "loss": {2 + 1 / i}}}\n'
+                             for i in range(1, 6) for s in ("train", "validation")))
+    return gather(config, [*evaluations, head], {"generator": curve})
+
+
+def test_every_figure_is_drawn_with_its_numbers(tables, tmp_path) -> None:
+    for name in FIGURES:
+        draw(name, tables, tmp_path / f"{name}.pdf", {"experiment": "toy"})
+        record = read_json(tmp_path / f"{name}.json")
+        assert record["numbers"] and record["provenance"] == {"experiment": "toy"}
+        assert (tmp_path / f"{name}.pdf").stat().st_size > 3000
+        assert (tmp_path / f"{name}.png").stat().st_size > 3000
+
+
+@pytest.mark.parametrize("name", ["cell_spectrum", "energy_prediction"])
+def test_drawing_twice_gives_the_same_bytes(tables, tmp_path, name) -> None:
+    for folder in ("a", "b"):
+        draw(name, tables, tmp_path / folder / f"{name}.pdf", {})
+    for kind in ("pdf", "png", "json"):
+        first, second = ((tmp_path / folder / f"{name}.{kind}").read_bytes() for folder in ("a", "b"))
+        assert first == second
+    assert b"CreationDate" not in (tmp_path / "a" / f"{name}.pdf").read_bytes()
+
+
+def test_figures_without_data_say_so() -> None:
+    for name, function in FIGURES.items():
+        with styled():
+            figure, numbers = function(EMPTY)
+        assert isinstance(figure, Figure) and not numbers, name
+        assert "nothing to show" in figure.texts[0].get_text()
+
+
+def test_an_unknown_figure_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"figures\.draw: expected one of .* got 'nonsense'"):
+        draw("nonsense", EMPTY, tmp_path / "x.pdf", {})
+
+
+def test_figures_captions_categories_and_configuration_agree() -> None:
+    assert set(FIGURES) == set(CAPTIONS) == set(CATEGORIES) == set(FiguresSpec().draw)
+    for name, caption in CAPTIONS.items():
+        text = (REPOSITORY / "workflow" / "report" / f"{name}.rst").read_text()
+        assert " ".join(text.split()) == " ".join(caption.split()), name
+
+
+def test_a_sample_keeps_its_look_whatever_the_floor() -> None:
+    assert looks(["floor", "a", "b"])["b"] == looks(["a", "b"])["b"]
+    assert len({look.colour for look in looks(["a", "b", "c", "floor"]).values()}) == 4
+
+
+def test_a_histogram_becomes_a_density() -> None:
+    curve = histogram_curve([0, 1, 3], {"counts": [4, 4], "total": 10})
+    np.testing.assert_allclose(curve.values, [0.4, 0.2])
+    np.testing.assert_allclose(curve.errors, [0.2, 0.1])
+    assert isinstance(curve, Curve) and curve.centres.tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize(("value", "error", "text"), [
+    (1.0172, 0.0031, "1.017 ± 0.003"), (0.984, 0.018, "0.984 ± 0.018"), (6e-5, 3e-5, "(6 ± 3)e-5"),
+    (None, None, "n/a"), (0.5, None, "0.5"), (12.3, 4.0, "12 ± 4"),
+])
+def test_numbers_have_the_digits_of_their_error(value, error, text) -> None:
+    assert number(value, error) == text
+
+
+def test_lights_differ_in_mark_and_colour() -> None:
+    assert len({light(s) for s in (None, 0.0, 3.0, 9.0)}) == 4
+    assert light(-4.0) == light(1.9)
+
+
+# ------------------------------------------------------------------------------- report
+
+
+@pytest.fixture(scope="module")
+def report(config, tables, evaluations, head, tmp_path_factory) -> str:  # noqa: F811
+    rows = collect(config, [*evaluations, head])
+    page = tmp_path_factory.mktemp("report")
+    folder = page / "figures"
+    for name in ("summary", "hits"):
+        draw(name, tables, folder / f"{name}.pdf", {})
+    write_report(page / "report.html", title="<script>toy", rows=rows, summary=summarise(rows),
+                 figures={name: folder / f"{name}.pdf" for name in ("summary", "hits")},
+                 configuration="a: <b>", lineage={"generator": {"parent": None}},
+                 measured={"generate/good": {"milliseconds_per_shower": 6.23456}})
+    return (page / "report.html").read_text()
+
+
+def test_report_escapes_and_holds_everything(report) -> None:
+    assert "&lt;script&gt;toy" in report and "<script" not in report
+    assert "a: &lt;b&gt;" in report
+    assert "6.235" in report and "calibrated cell sum" in report and "data:image/png;base64," in report
+    assert 'href="figures/hits.pdf"' in report and 'href="figures/summary.pdf"' in report
+
+
+def test_report_loads_nothing(report) -> None:
+    assert "http" not in report and "url(" not in report and "<link" not in report
+
+
+def test_report_of_an_experiment_without_samples(tmp_path) -> None:
+    write_report(tmp_path / "report.html", title="bare", rows=[], figures={})
+    assert "<h1>bare</h1>" in (tmp_path / "report.html").read_text()
+
+
+def test_report_misses_a_figure(tmp_path) -> None:
+    with pytest.raises(ReportError, match=r"figure 'hits': expected .*hits\.png, found no file"):
+        write_report(tmp_path / "r.html", title="x", rows=[], figures={"hits": tmp_path / "hits.pdf"})
+
+
+def test_labels_and_records_become_plain() -> None:
+    assert plain_text(r"$A_\phi$ spread") == "Aᵩ spread"
+    assert plain_text("longitudinal profile $L_1$") == "longitudinal profile L₁"
+    assert flat({"a": {"b_c": 1.23456}}) == [("a b c", "1.235")]
