@@ -114,8 +114,12 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _check_names(config: Config, given: dict[str, Any]) -> None:
-    known: dict[str, Any] = {"dataset": config.datasets, "recipe": config.preprocessing, "run": config.runs,
-                             "sample": config.samples}
+    known: dict[str, Any] = {
+        "dataset": config.datasets,
+        "recipe": config.preprocessing,
+        "run": config.runs,
+        "sample": config.samples,
+    }
     for key, members in known.items():
         if key in given and given[key] not in members:
             raise ConfigError(f"--{key}: expected one of {sorted(members)}, got '{given[key]}'")
@@ -131,8 +135,13 @@ def _add_simulate(commands: Any) -> None:
     alone.add_argument("--engine", choices=("geant4", "parametric"), default="geant4")
     alone.add_argument("--detector", default="SiW", help=f"{', '.join(BUILT_IN_DETECTORS)} or a detector in YAML")
     alone.add_argument("--particle", choices=("e-", "e+", "gamma"), default="e-")
-    alone.add_argument("--energy-gev", type=float, nargs="+", default=[1.0, 4.0],
-                       help="LOW HIGH of the log-uniform range; with --fixed: the energies")
+    alone.add_argument(
+        "--energy-gev",
+        type=float,
+        nargs="+",
+        default=[1.0, 4.0],
+        help="LOW HIGH of the log-uniform range; with --fixed: the energies",
+    )
     alone.add_argument("--fixed", action="store_true", help="fixed energies instead of a range")
     alone.add_argument("--showers", type=int, default=100)
     alone.add_argument("--angle-deg", type=float, default=90.0)
@@ -179,16 +188,27 @@ def _simulate_spec(options: argparse.Namespace, detector: DetectorSpec) -> Simul
     mesh: dict[str, Any] | None = None
     if options.cells:
         own = detector.mesh
-        mesh = {"cells": options.cells,
-                "dr_mm": options.dr_mm or own.dr_mm * own.cells[0] / options.cells[0],
-                "dz_mm": options.dz_mm or own.dz_mm * own.cells[2] / options.cells[2]}
+        mesh = {
+            "cells": options.cells,
+            "dr_mm": options.dr_mm or own.dr_mm * own.cells[0] / options.cells[0],
+            "dz_mm": options.dz_mm or own.dz_mm * own.cells[2] / options.cells[2],
+        }
     try:
-        return SimulateSpec.model_validate({
-            "engine": options.engine, "files": 1, "showers": options.showers, "energy_gev": options.energy_gev,
-            "spectrum": "fixed" if options.fixed else "log_uniform", "angle_deg": options.angle_deg,
-            "particle": options.particle, "mesh": mesh, "threshold_mev": options.threshold_mev,
-            "layout": options.layout, "seed": options.seed,
-        })
+        return SimulateSpec.model_validate(
+            {
+                "engine": options.engine,
+                "files": 1,
+                "showers": options.showers,
+                "energy_gev": options.energy_gev,
+                "spectrum": "fixed" if options.fixed else "log_uniform",
+                "angle_deg": options.angle_deg,
+                "particle": options.particle,
+                "mesh": mesh,
+                "threshold_mev": options.threshold_mev,
+                "layout": options.layout,
+                "seed": options.seed,
+            }
+        )
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise ConfigError("; ".join(lines)) from None
@@ -221,8 +241,10 @@ def _config(options: argparse.Namespace) -> None:
     else:
         config = load_config(options.file)
         Plan.discover(config)
-        print(f"{options.file}: experiment '{config.experiment}': {len(config.datasets)} data sets, "
-              f"{len(config.runs)} runs, {len(config.samples)} samples: correct")
+        print(
+            f"{options.file}: experiment '{config.experiment}': {len(config.datasets)} data sets, "
+            f"{len(config.runs)} runs, {len(config.samples)} samples: correct"
+        )
 
 
 def _freeze(options: argparse.Namespace) -> None:
@@ -260,8 +282,9 @@ def _unlock(options: argparse.Namespace) -> int:
         try:
             words = process.info["cmdline"] or []
             if any(Path(word).name == "snakemake" for word in words[:3]) and process.cwd() == here:
-                print(f"caloforge unlock: Snakemake runs here as process {process.pid}; its lock stays",
-                      file=sys.stderr)
+                print(
+                    f"caloforge unlock: Snakemake runs here as process {process.pid}; its lock stays", file=sys.stderr
+                )
                 return 1
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

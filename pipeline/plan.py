@@ -116,8 +116,10 @@ class Plan:
     def raw_file(self, dataset: str, part: str) -> str:
         """The raw file behind a part; ConfigError when there is none."""
         if part not in self.files.get(dataset, {}):
-            raise ConfigError(f"{self.paths.part(dataset, part)}: expected a raw file of data set '{dataset}' "
-                              "behind it, found none; see datasets.*.files")
+            raise ConfigError(
+                f"{self.paths.part(dataset, part)}: expected a raw file of data set '{dataset}' "
+                "behind it, found none; see datasets.*.files"
+            )
         return self.files[dataset][part].path
 
     def simulation_record(self, dataset: str, part: str) -> list[Path]:
@@ -203,12 +205,14 @@ class Plan:
     def ingest_key(self, dataset: str, part: str) -> str:
         """All that shapes a part: the raw file's content and how it is read."""
         spec = self.config.datasets[dataset]
-        return digest_of([
-            spec.digest(exclude={"files", "simulate"}),
-            self.config.raw_mesh(dataset).digest(),
-            self.config.detector(spec.detector).digest(),
-            self.files[dataset][part].key,
-        ])
+        return digest_of(
+            [
+                spec.digest(exclude={"files", "simulate"}),
+                self.config.raw_mesh(dataset).digest(),
+                self.config.detector(spec.detector).digest(),
+                self.files[dataset][part].key,
+            ]
+        )
 
     def recipe_key(self, recipe: str) -> str:
         """All that shapes a preprocessed part, given the part."""
@@ -269,15 +273,19 @@ def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, Ra
     for pattern in spec.files:
         matches = [p for p in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(p)]
         if not matches and not found:
-            raise ConfigError(f"datasets.{dataset}.files: expected files matching '{pattern}', found none "
-                              f"below {os.getcwd()}; correct the pattern or put the files there")
+            raise ConfigError(
+                f"datasets.{dataset}.files: expected files matching '{pattern}', found none "
+                f"below {os.getcwd()}; correct the pattern or put the files there"
+            )
         for match in matches:
             if os.path.abspath(match) in own:
                 continue
             part = _part_name(pattern, match)
             if part in found:
-                raise ConfigError(f"datasets.{dataset}.files: expected one file for part '{part}', got "
-                                  f"{found[part].path} and {match}; rename one of them")
+                raise ConfigError(
+                    f"datasets.{dataset}.files: expected one file for part '{part}', got "
+                    f"{found[part].path} and {match}; rename one of them"
+                )
             found[part] = RawFile(match, cache(match))
     return found
 
@@ -317,11 +325,14 @@ def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, d
             raise ConfigError(f"{config.data_lock}: expected data set '{dataset}', found {sorted(lock)}; freeze again")
         for part, entry in lock[dataset].items():
             if part not in found:
-                raise ConfigError(f"{config.data_lock}: expected raw file {entry['path']}, found none; "
-                                  "put it back, or freeze again")
+                raise ConfigError(
+                    f"{config.data_lock}: expected raw file {entry['path']}, found none; put it back, or freeze again"
+                )
             if found[part].key != entry["key"]:
-                raise ConfigError(f"{found[part].path}: expected the content that {config.data_lock} recorded "
-                                  f"(key {entry['key']}), got {found[part].key}; put it back, or freeze again")
+                raise ConfigError(
+                    f"{found[part].path}: expected the content that {config.data_lock} recorded "
+                    f"(key {entry['key']}), got {found[part].key}; put it back, or freeze again"
+                )
         kept[dataset] = {part: found[part] for part in lock[dataset]}
     return kept
 
@@ -334,8 +345,11 @@ def freeze(plan: Plan, output: Path) -> dict[str, Any]:
     datasets: dict[str, dict[str, Any]] = {}
     for dataset, parts in plan.files.items():
         datasets[dataset] = {
-            part: {"path": raw.path, "key": raw.key,
-                   "digest": read_json(plan.paths.part(dataset, part))["source"]["digest"]}
+            part: {
+                "path": raw.path,
+                "key": raw.key,
+                "digest": read_json(plan.paths.part(dataset, part))["source"]["digest"],
+            }
             for part, raw in sorted(parts.items())
         }
     lock = {"version": LOCK_VERSION, "experiment": plan.config.experiment, "datasets": datasets}

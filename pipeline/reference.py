@@ -37,11 +37,16 @@ def explain(key: str) -> str:
     for name, kind, default, meaning in _keys():
         parts = [part for part in name.split(".") if not part.startswith("<")]
         if parts[: len(wanted)] == wanted:
-            lines.append(f"{name}: {kind}" + (f" (default {default})" if default else "") +
-                         (f"\n    {meaning}" if meaning else ""))
+            lines.append(
+                f"{name}: {kind}"
+                + (f" (default {default})" if default else "")
+                + (f"\n    {meaning}" if meaning else "")
+            )
     if not lines:
-        raise ConfigError(f"explain {key}: expected a key of the configuration, got none like it; "
-                          "`caloforge config explain` lists all")
+        raise ConfigError(
+            f"explain {key}: expected a key of the configuration, got none like it; "
+            "`caloforge config explain` lists all"
+        )
     return "\n".join(lines)
 
 

@@ -27,9 +27,16 @@ def simulate(plan: Plan, file: str) -> Path:
     output = plan.paths.raw(dataset, part)
     seed = spec.simulate.seed * 1_000_000 + index
     simulate_file(output, spec.simulate, spec.detector, plan.config.detector(spec.detector), seed)
-    write_json(plan.paths.simulation_record(dataset, part),
-               {"key": plan.simulate_key(dataset, index), "fingerprint": fingerprint(output),
-                "digest": file_digest(output), "seed": seed, "simulate": spec.simulate.model_dump(mode="json")})
+    write_json(
+        plan.paths.simulation_record(dataset, part),
+        {
+            "key": plan.simulate_key(dataset, index),
+            "fingerprint": fingerprint(output),
+            "digest": file_digest(output),
+            "seed": seed,
+            "simulate": spec.simulate.model_dump(mode="json"),
+        },
+    )
     return output
 
 
@@ -40,8 +47,12 @@ def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: Detecto
 
     showers = ENGINES[spec.engine](spec, name, detector, seed)
     READERS[spec.layout].write(
-        output, [showers], sampling_fraction=detector.sampling_fraction, sampling_corrected=False,
-        threshold_mev=spec.threshold_mev, attributes={"engine": spec.engine, "seed": seed},
+        output,
+        [showers],
+        sampling_fraction=detector.sampling_fraction,
+        sampling_corrected=False,
+        threshold_mev=spec.threshold_mev,
+        attributes={"engine": spec.engine, "seed": seed},
     )
 
 
@@ -72,8 +83,9 @@ def preprocess(plan: Plan, dataset: str, part: str, recipe: str, threads: int = 
     from pipeline.data.preprocess import preprocess_part
 
     manifest = plan.paths.prefix(recipe, dataset, part)
-    preprocess_part(plan.paths.part(dataset, part), manifest, plan.config.preprocessing[recipe], plan.config.splits,
-                    threads=threads)
+    preprocess_part(
+        plan.paths.part(dataset, part), manifest, plan.config.preprocessing[recipe], plan.config.splits, threads=threads
+    )
     return manifest
 
 
@@ -95,18 +107,20 @@ def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
 
     spec, paths = plan.config.runs[run], plan.paths
     index = slice_index or spec.slices
-    train_run(TrainRequest(
-        run=run,
-        config=plan.config,
-        parts={d: plan.part_manifests(d) for d in spec.data},
-        prefix={d: plan.prefix_manifests(spec.recipe, d) for d in spec.data},
-        transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
-        parent=paths.model(spec.start_from) if spec.start_from else None,
-        manifest=paths.slice(run, index),
-        folder=paths.run_folder(run),
-        slice_index=index,
-        n_slices=spec.slices,
-    ))
+    train_run(
+        TrainRequest(
+            run=run,
+            config=plan.config,
+            parts={d: plan.part_manifests(d) for d in spec.data},
+            prefix={d: plan.prefix_manifests(spec.recipe, d) for d in spec.data},
+            transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
+            parent=paths.model(spec.start_from) if spec.start_from else None,
+            manifest=paths.slice(run, index),
+            folder=paths.run_folder(run),
+            slice_index=index,
+            n_slices=spec.slices,
+        )
+    )
     return paths.slice(run, index)
 
 

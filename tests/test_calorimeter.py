@@ -43,12 +43,20 @@ def test_ragged_and_dense_are_the_same_showers(make_showers) -> None:
 def test_take_is_numpy_indexing(rows) -> None:
     mesh = CylinderMesh(2, 2, 3, 1.0, 1.0)
     rng = np.random.default_rng(1)
-    ragged = RaggedShowers(np.array([3, 0, 2, 5, 0, 1, 4]), rng.permuted(np.arange(15) % 12).astype(np.uint16),
-                           rng.uniform(1, 2, 15).astype(np.float32), np.arange(1.0, 8), np.zeros(7), np.zeros(7),
-                           mesh, "SiW")
+    ragged = RaggedShowers(
+        np.array([3, 0, 2, 5, 0, 1, 4]),
+        rng.permuted(np.arange(15) % 12).astype(np.uint16),
+        rng.uniform(1, 2, 15).astype(np.float32),
+        np.arange(1.0, 8),
+        np.zeros(7),
+        np.zeros(7),
+        mesh,
+        "SiW",
+    )
     ragged = RaggedShowers.from_dense(ragged.dense())
-    np.testing.assert_array_equal(ragged.take(np.array(rows, dtype=int)).dense().energy,
-                                  ragged.dense().energy[np.array(rows, dtype=int)])
+    np.testing.assert_array_equal(
+        ragged.take(np.array(rows, dtype=int)).dense().energy, ragged.dense().energy[np.array(rows, dtype=int)]
+    )
 
 
 def test_rebin_conserves_energy_and_equals_the_slow_loop(make_showers) -> None:
@@ -71,8 +79,16 @@ def test_cut_drops_cells_below_the_threshold_in_both_forms(make_showers) -> None
 
 def test_concatenate_refuses_another_detector(make_showers) -> None:
     ragged = RaggedShowers.from_dense(make_showers(2))
-    other = RaggedShowers(ragged.row_size, ragged.cell, ragged.energy, ragged.incident_energy, ragged.theta,
-                          ragged.phi, ragged.mesh, "SciPb")
+    other = RaggedShowers(
+        ragged.row_size,
+        ragged.cell,
+        ragged.energy,
+        ragged.incident_energy,
+        ragged.theta,
+        ragged.phi,
+        ragged.mesh,
+        "SciPb",
+    )
     assert len(RaggedShowers.concatenate([ragged, ragged])) == 4
     with pytest.raises(ShowerError, match="expected SiW"):
         RaggedShowers.concatenate([ragged, other])

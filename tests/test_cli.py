@@ -19,8 +19,13 @@ def test_every_command_explains_itself(command, capsys) -> None:
 
 
 def test_foreseen_errors_are_one_line_without_traceback(tmp_path) -> None:
-    done = subprocess.run([sys.executable, "-m", "pipeline", "train", "--config", "nowhere.yaml", "--run", "x"],
-                          capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "train", "--config", "nowhere.yaml", "--run", "x"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("caloforge train: nowhere.yaml: expected a configuration file, found none")
     assert "Traceback" not in done.stderr

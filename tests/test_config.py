@@ -47,14 +47,27 @@ def test_all_errors_at_once(test_config) -> None:
         (lambda c: c["runs"]["generator"]["model"].update(patch=[4, 10, 1]), "expected a divisor of the mesh"),
         (lambda c: c["evaluation"].update(rebin=[4, 5, 3]), "evaluation.rebin: expected divisors"),
         (lambda c: c["samples"]["generator"].update(run="energy"), "expected a run of a generative model"),
-        (lambda c: c["datasets"].update(other=c["datasets"]["test_siw"]) or c["evaluation"].update(reference="other"),
-         "expected a run trained on evaluation.reference 'other'"),
-        (lambda c: c["datasets"]["test_siw"]["simulate"].update(angle_deg=70) or
-         c["datasets"]["test_siw"].update(angle_deg=70), "rotation is exact at 90 degrees only"),
-        (lambda c: c["datasets"]["test_siw"].pop("simulate") and c["datasets"]["test_siw"].pop("files"),
-         "expected 'files' or 'simulate', got neither"),
-        (lambda c: c["preprocessing"].update(log=[{"log": {}}, {"rebin": {"factors": [2, 5, 3]}}]),
-         "rebin acts on MeV and must stand before log"),
+        (
+            lambda c: (
+                c["datasets"].update(other=c["datasets"]["test_siw"]) or c["evaluation"].update(reference="other")
+            ),
+            "expected a run trained on evaluation.reference 'other'",
+        ),
+        (
+            lambda c: (
+                c["datasets"]["test_siw"]["simulate"].update(angle_deg=70)
+                or c["datasets"]["test_siw"].update(angle_deg=70)
+            ),
+            "rotation is exact at 90 degrees only",
+        ),
+        (
+            lambda c: c["datasets"]["test_siw"].pop("simulate") and c["datasets"]["test_siw"].pop("files"),
+            "expected 'files' or 'simulate', got neither",
+        ),
+        (
+            lambda c: c["preprocessing"].update(log=[{"log": {}}, {"rebin": {"factors": [2, 5, 3]}}]),
+            "rebin acts on MeV and must stand before log",
+        ),
         (lambda c: c["preprocessing"].update(log=["standardise", "standardise"]), "at most one fitted step"),
     ],
 )

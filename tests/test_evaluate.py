@@ -36,8 +36,9 @@ def toy_showers(seed: int, n: int = N, incident: np.ndarray | None = None, mesh:
     mean = np.exp(-mesh.r_mm / 4)[:, None, None] * np.ones(mesh.shape)
     energy = rng.exponential(mean, size=(n, *mesh.shape)) * (rng.uniform(size=(n, *mesh.shape)) < 0.4)
     energy *= (0.03 * incident * rng.normal(1, 0.05, size=n) / energy.sum(axis=(1, 2, 3)))[:, None, None, None]
-    return RaggedShowers.from_dense(Showers(energy.astype(np.float32), incident, np.full(n, np.pi / 2), np.zeros(n),
-                                            mesh, "SiW"))
+    return RaggedShowers.from_dense(
+        Showers(energy.astype(np.float32), incident, np.full(n, np.pi / 2), np.zeros(n), mesh, "SiW")
+    )
 
 
 class ToyPart:
@@ -58,17 +59,38 @@ class ToyPart:
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return Config.model_validate({
-        "experiment": "toy",
-        "datasets": {"siw": {"format": "calochallenge", "files": "x.h5", "detector": "SiW", "angle_deg": 90,
-                             "mesh": {"cells": list(MESH.shape), "dr_mm": 2.0, "dz_mm": 3.0}}},
-        "preprocessing": {"plain": ["log1p"]},
-        "runs": {"generator": {"model": {"name": "diffusion", "patch": [4, 6, 1]}, "data": ["siw"], "recipe": "plain",
-                               "training": {"samples": 10}}},
-        "samples": {"good": {"run": "generator"}, "null": {"run": "generator", "steps": 0}},
-        "evaluation": {"reference": "siw", "rebin": [2, 1, 2], "threshold_mev": 0.01, "showers": N, "bootstrap": 5,
-                       "classifier_seeds": 1},
-    })
+    return Config.model_validate(
+        {
+            "experiment": "toy",
+            "datasets": {
+                "siw": {
+                    "format": "calochallenge",
+                    "files": "x.h5",
+                    "detector": "SiW",
+                    "angle_deg": 90,
+                    "mesh": {"cells": list(MESH.shape), "dr_mm": 2.0, "dz_mm": 3.0},
+                }
+            },
+            "preprocessing": {"plain": ["log1p"]},
+            "runs": {
+                "generator": {
+                    "model": {"name": "diffusion", "patch": [4, 6, 1]},
+                    "data": ["siw"],
+                    "recipe": "plain",
+                    "training": {"samples": 10},
+                }
+            },
+            "samples": {"good": {"run": "generator"}, "null": {"run": "generator", "steps": 0}},
+            "evaluation": {
+                "reference": "siw",
+                "rebin": [2, 1, 2],
+                "threshold_mev": 0.01,
+                "showers": N,
+                "bootstrap": 5,
+                "classifier_seeds": 1,
+            },
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +208,14 @@ def predictions(tmp_path_factory):
     truth = toy_showers(1).incident_energy
     path = tmp_path_factory.mktemp("predict") / "predictions.json"
     rng = np.random.default_rng(0)
-    write_json(path, {"incident_energy": truth.tolist(), "sigma": (0.1 * truth).tolist(),
-                      "predicted": (truth * rng.normal(1.02, 0.1, size=N)).tolist()})
+    write_json(
+        path,
+        {
+            "incident_energy": truth.tolist(),
+            "sigma": (0.1 * truth).tolist(),
+            "predicted": (truth * rng.normal(1.02, 0.1, size=N)).tolist(),
+        },
+    )
     return path
 
 

@@ -21,8 +21,15 @@ from pipeline.figures.summary import light, number
 from pipeline.provenance import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-EMPTY = {"reference": "siw", "samples": [], "evaluations": {}, "predictions": {}, "training": {},
-         "summary": {"samples": [], "lines": []}, "images": 4}
+EMPTY = {
+    "reference": "siw",
+    "samples": [],
+    "evaluations": {},
+    "predictions": {},
+    "training": {},
+    "summary": {"samples": [], "lines": []},
+    "images": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +42,13 @@ def head(config, parts, predictions, tmp_path_factory):  # noqa: F811
 @pytest.fixture(scope="module")
 def tables(config, evaluations, head, tmp_path_factory):  # noqa: F811
     curve = tmp_path_factory.mktemp("training") / "metrics.jsonl"
-    curve.write_text("".join(f'{{"samples": {100 * i}, "split": "{s}", "loss": {2 + 1 / i}}}\n'
-                             for i in range(1, 6) for s in ("train", "validation")))
+    curve.write_text(
+        "".join(
+            f'{{"samples": {100 * i}, "split": "{s}", "loss": {2 + 1 / i}}}\n'
+            for i in range(1, 6)
+            for s in ("train", "validation")
+        )
+    )
     return gather(config, [*evaluations, head], {"generator": curve})
 
 
@@ -91,10 +103,17 @@ def test_a_histogram_becomes_a_density() -> None:
     assert isinstance(curve, Curve) and curve.centres.tolist() == [0.5, 2.0]
 
 
-@pytest.mark.parametrize(("value", "error", "text"), [
-    (1.0172, 0.0031, "1.017 ± 0.003"), (0.984, 0.018, "0.984 ± 0.018"), (6e-5, 3e-5, "(6 ± 3)e-5"),
-    (None, None, "n/a"), (0.5, None, "0.5"), (12.3, 4.0, "12 ± 4"),
-])
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1.0172, 0.0031, "1.017 ± 0.003"),
+        (0.984, 0.018, "0.984 ± 0.018"),
+        (6e-5, 3e-5, "(6 ± 3)e-5"),
+        (None, None, "n/a"),
+        (0.5, None, "0.5"),
+        (12.3, 4.0, "12 ± 4"),
+    ],
+)
 def test_numbers_have_the_digits_of_their_error(value, error, text) -> None:
     assert number(value, error) == text
 
@@ -114,10 +133,16 @@ def report(config, tables, evaluations, head, tmp_path_factory) -> str:  # noqa:
     folder = page / "figures"
     for name in ("summary", "hits"):
         draw(name, tables, folder / f"{name}.pdf", {})
-    write_report(page / "report.html", title="<script>toy", rows=rows, summary=summarise(rows),
-                 figures={name: folder / f"{name}.pdf" for name in ("summary", "hits")},
-                 configuration="a: <b>", lineage={"generator": {"parent": None}},
-                 measured={"generate/good": {"milliseconds_per_shower": 6.23456}})
+    write_report(
+        page / "report.html",
+        title="<script>toy",
+        rows=rows,
+        summary=summarise(rows),
+        figures={name: folder / f"{name}.pdf" for name in ("summary", "hits")},
+        configuration="a: <b>",
+        lineage={"generator": {"parent": None}},
+        measured={"generate/good": {"milliseconds_per_shower": 6.23456}},
+    )
     return (page / "report.html").read_text()
 
 

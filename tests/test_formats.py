@@ -155,7 +155,8 @@ def test_what_the_file_says_wins(tmp_path: Path, make_showers: Make, mesh: Cylin
     path = write_raw(tmp_path / "a.h5", make_showers(3), sampling_corrected=True)
     other = replace(mesh, n_r=8, dr_mm=1.0)
     description = READERS["calochallenge"].describe(
-        path, dataset(sampling_corrected=False, angle_deg=50, sampling_fraction=0.5), detector_with(other))
+        path, dataset(sampling_corrected=False, angle_deg=50, sampling_fraction=0.5), detector_with(other)
+    )
     assert description.sampling_corrected and description.mesh == mesh
     assert (description.sampling_fraction, round(np.degrees(description.theta_rad or 0), 6)) == (0.03, 90)
 

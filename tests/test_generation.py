@@ -103,8 +103,9 @@ def test_rescaling_keeps_ratios_above_the_cut():
 # ------------------------------------------------------------------------------------ generate
 
 
-@pytest.mark.parametrize(("sample", "run"), [("generated", "generator"), ("independent", "generator"),
-                                             ("by_pixels", "pixels")])
+@pytest.mark.parametrize(
+    ("sample", "run"), [("generated", "generator"), ("independent", "generator"), ("by_pixels", "pixels")]
+)
 def test_a_sample_is_a_raw_file_at_the_held_out_conditions(toy, models, tmp_path, sample, run):
     config, output = toy.config(), tmp_path / f"{sample}.h5"
     generate(config, sample, models / run / "model.json", toy.parts, output)
@@ -122,8 +123,13 @@ def test_showers_do_not_depend_on_the_batch_size(toy, models, tmp_path):
     made = []
     for size in (64, 16, 7, 1):
         samples = {"generated": {**CONTENT["samples"]["generated"], "batch_size": size}}
-        generate(toy.config(samples=samples), "generated", models / "generator" / "model.json", toy.parts,
-                 tmp_path / f"{size}.h5")
+        generate(
+            toy.config(samples=samples),
+            "generated",
+            models / "generator" / "model.json",
+            toy.parts,
+            tmp_path / f"{size}.h5",
+        )
         made.append(showers_of(tmp_path / f"{size}.h5"))
     assert all(np.array_equal(made[0], other) for other in made[1:])
 

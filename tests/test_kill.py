@@ -55,8 +55,9 @@ def remove(folder: Path, patterns: list[str]) -> None:
 
 def run_stage(workspace: Workspace, stage: str, kill_at: int) -> subprocess.CompletedProcess:
     arguments = STAGES[stage][0]
-    return workspace.caloforge(stage, "--config", str(workspace.config_file), *arguments,
-                               prefix=(KILL_AT, str(kill_at)))
+    return workspace.caloforge(
+        stage, "--config", str(workspace.config_file), *arguments, prefix=(KILL_AT, str(kill_at))
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -88,8 +89,14 @@ def test_killed_snakemake_goes_on_after_unlocking(finished: Workspace, tmp_path:
     workspace = Workspace(tmp_path)
     workspace.configure(test_content)
     for seconds in (12, 25):
-        process = subprocess.Popen(workspace.command(), cwd=tmp_path, env=environment(), start_new_session=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            workspace.command(),
+            cwd=tmp_path,
+            env=environment(),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         time.sleep(seconds)
         process.kill()
         process.wait()
@@ -101,8 +108,9 @@ def test_killed_snakemake_goes_on_after_unlocking(finished: Workspace, tmp_path:
 def test_a_live_snakemake_keeps_its_lock(tmp_path: Path, test_content) -> None:
     workspace = Workspace(tmp_path)
     workspace.configure(test_content)
-    process = subprocess.Popen(workspace.command(), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        workspace.command(), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.time() + 60
         while not any((tmp_path / ".snakemake" / "locks").glob("*")) and time.time() < deadline:
@@ -112,5 +120,3 @@ def test_a_live_snakemake_keeps_its_lock(tmp_path: Path, test_content) -> None:
     finally:
         process.terminate()
         process.wait()
-
-

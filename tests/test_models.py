@@ -35,8 +35,9 @@ def conditions(n: int, seed: int = 0) -> Conditions:
     random = torch.Generator().manual_seed(seed)
     layers = 10 * torch.rand(n, SHAPE[2], generator=random) + 0.1
     layers[:, -1] = 0
-    return Conditions(1000 * (1 + torch.rand(n, generator=random)), torch.full((n,), math.pi / 2),
-                      torch.arange(n) % 2, layers)
+    return Conditions(
+        1000 * (1 + torch.rand(n, generator=random)), torch.full((n,), math.pi / 2), torch.arange(n) % 2, layers
+    )
 
 
 @settings(max_examples=20, deadline=None)

@@ -92,8 +92,16 @@ def test_par04_moments_lie_half_a_cell_lower() -> None:
 def test_containment_radius_is_linear_within_a_ring(mesh) -> None:
     energy = np.zeros((1, *mesh.shape), dtype=np.float32)
     energy[0, 0, 0, 0], energy[0, 1, 0, 0] = 8, 2
-    one = RaggedShowers(np.array([2]), np.array([0, mesh.n_phi * mesh.n_z], dtype=np.uint16),
-                        np.array([8, 2], dtype=np.float32), np.ones(1), np.ones(1), np.zeros(1), mesh, "SiW")
+    one = RaggedShowers(
+        np.array([2]),
+        np.array([0, mesh.n_phi * mesh.n_z], dtype=np.uint16),
+        np.array([8, 2], dtype=np.float32),
+        np.ones(1),
+        np.ones(1),
+        np.zeros(1),
+        mesh,
+        "SiW",
+    )
     assert containment_radius(Hits.of(one))[0] == pytest.approx(1.5 * mesh.dr_mm)
 
 

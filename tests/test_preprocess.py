@@ -21,8 +21,14 @@ from pipeline.data.transforms import Transform, TransformError
 from pipeline.provenance import tree_digest
 
 Make = Callable[..., Showers]
-LOG = RecipeSpec.model_validate([{"rebin": {"factors": [2, 3, 1]}}, "divide_by_incident_energy",
-                                 {"log": {"epsilon_mev": 1e-6}}, {"standardise": {"per": ["z"]}}])
+LOG = RecipeSpec.model_validate(
+    [
+        {"rebin": {"factors": [2, 3, 1]}},
+        "divide_by_incident_energy",
+        {"log": {"epsilon_mev": 1e-6}},
+        {"standardise": {"per": ["z"]}},
+    ]
+)
 SPLITS = SplitSpec()
 
 
@@ -70,8 +76,10 @@ def test_statistics_are_those_of_the_training_showers_alone(tmp_path: Path, make
 def test_merge_does_not_know_the_order_and_fits_as_one_file_would(tmp_path: Path, make_showers: Make) -> None:
     showers = make_showers(120)
     whole = preprocessed(make_part(tmp_path, showers, "whole"), tmp_path / "out")
-    halves = [preprocessed(make_part(tmp_path, showers[slice(*ends)], name), tmp_path / "out")
-              for name, ends in (("a", (0, 50)), ("b", (50, 120)))]
+    halves = [
+        preprocessed(make_part(tmp_path, showers[slice(*ends)], name), tmp_path / "out")
+        for name, ends in (("a", (0, 50)), ("b", (50, 120)))
+    ]
     assert merge(halves, LOG, showers.mesh) == merge(halves[::-1], LOG, showers.mesh)
     x, e = showers.energy, showers.incident_energy
     one, two = (Transform.from_state(merge(parts, LOG, showers.mesh)).forward(x, e) for parts in ([whole], halves))
@@ -106,8 +114,10 @@ def test_the_manifest_is_keyed_by_content(tmp_path: Path, make_showers: Make) ->
 def test_values_outside_a_steps_range_are_refused(tmp_path: Path, make_showers: Make) -> None:
     part = make_part(tmp_path, make_showers(30))
     recipe = RecipeSpec.model_validate([{"logit": {"scale": 0.5}}])
-    with (pytest.warns(RuntimeWarning),
-          pytest.raises(TransformError, match=r"a\.json: shower \d+: expected finite values .*raise logit\.scale")):
+    with (
+        pytest.warns(RuntimeWarning),
+        pytest.raises(TransformError, match=r"a\.json: shower \d+: expected finite values .*raise logit\.scale"),
+    ):
         preprocessed(part, tmp_path / "out", recipe)
     assert not list((tmp_path / "out").iterdir())
 

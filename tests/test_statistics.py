@@ -21,8 +21,16 @@ def some_hits(seed: int, n: int) -> RaggedShowers:
     rng = np.random.default_rng(seed)
     hit = rng.uniform(size=(n, MESH.n_cells)) < 0.4
     cell = np.nonzero(hit)[1].astype(np.uint16)
-    return RaggedShowers(hit.sum(axis=1), cell, rng.normal(-3, 2, size=len(cell)).astype(np.float32),
-                         np.full(n, 1000.0), np.full(n, 1.57), np.zeros(n), MESH, "SiW")
+    return RaggedShowers(
+        hit.sum(axis=1),
+        cell,
+        rng.normal(-3, 2, size=len(cell)).astype(np.float32),
+        np.full(n, 1000.0),
+        np.full(n, 1.57),
+        np.zeros(n),
+        MESH,
+        "SiW",
+    )
 
 
 def dense(hits: RaggedShowers, fill: float) -> np.ndarray:
@@ -31,8 +39,11 @@ def dense(hits: RaggedShowers, fill: float) -> np.ndarray:
     return block.reshape(-1, *MESH.shape)
 
 
-@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 50), max_size=4),
-       fill=st.sampled_from([0.0, -6.907755]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cuts=st.lists(st.integers(0, 50), max_size=4),
+    fill=st.sampled_from([0.0, -6.907755]),
+)
 @settings(max_examples=30, deadline=None)
 def test_merged_pieces_are_numpy_in_one_go(seed: int, cuts: list[int], fill: float) -> None:
     hits = some_hits(seed, 50)

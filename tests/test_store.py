@@ -54,9 +54,7 @@ def test_a_range_of_rows_reads_as_cut_from_the_whole(tmp_path: Path, make_shower
 
 @given(rows=st.lists(st.integers(0, 29), max_size=12))
 @settings(max_examples=25, deadline=None)
-def test_take_gives_the_rows_in_the_order_asked(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[int]
-) -> None:
+def test_take_gives_the_rows_in_the_order_asked(tmp_path_factory: pytest.TempPathFactory, rows: list[int]) -> None:
     part = _cached_part(tmp_path_factory)
     assert same(part.take(np.array(rows, int)), part.read().take(np.array(rows, int)))
 
@@ -129,8 +127,16 @@ def test_a_refused_file_leaves_nothing_behind(tmp_path: Path, make_showers: Make
 
 def test_the_manifest_says_what_it_is_of(tmp_path: Path, make_showers: Make) -> None:
     showers = make_showers(9)
-    part = make_part(tmp_path, Showers(**{**vars(showers), "energy": np.repeat(showers.energy[:1], 9, axis=0),
-                                          "incident_energy": np.full(9, 1000.0)}))
+    part = make_part(
+        tmp_path,
+        Showers(
+            **{
+                **vars(showers),
+                "energy": np.repeat(showers.energy[:1], 9, axis=0),
+                "incident_energy": np.full(9, 1000.0),
+            }
+        ),
+    )
     assert part.manifest["duplicates"] == 8 and part.manifest["source"]["name"] == "a.h5"
     assert part.manifest["n_hits"] == len(part.read().energy)
     assert not any(word in part.path.read_text() for word in ("host", "time", str(tmp_path)))
@@ -180,8 +186,11 @@ def test_verify_finds_a_changed_byte(tmp_path: Path, make_showers: Make) -> None
 def test_the_hash_is_the_documented_one(make_showers: Make) -> None:
     ragged = RaggedShowers.from_dense(make_showers(3))
     one = ragged.take(np.array([1]))
-    content = (one.cell.astype("<u4").tobytes() + one.energy.astype("<f4").tobytes()
-               + one.incident_energy.astype("<f4").tobytes())
+    content = (
+        one.cell.astype("<u4").tobytes()
+        + one.energy.astype("<f4").tobytes()
+        + one.incident_energy.astype("<f4").tobytes()
+    )
     assert shower_hashes(ragged)[1] == int.from_bytes(blake2b(content).digest()[:8], "little")
 
 
@@ -209,8 +218,7 @@ def all_parts(tmp_path: Path, make_showers: Make) -> list[Part]:
 
 def test_held_out_sets_are_disjoint_sorted_and_without_duplicates(tmp_path: Path, make_showers: Make) -> None:
     parts, splits = all_parts(tmp_path, make_showers), SplitSpec(train=0.4, validation=0.1, test=0.5)
-    sets = [held_out(parts, splits, "reference", 20), held_out(parts, splits, "floor", 20),
-            training_set(parts, splits)]
+    sets = [held_out(parts, splits, "reference", 20), held_out(parts, splits, "floor", 20), training_set(parts, splits)]
     hashes = [shower_hashes(s) for s in sets]
     assert len(np.unique(np.concatenate(hashes))) == sum(len(s) for s in sets)
     assert all((np.diff(h.astype(object)) > 0).all() for h in hashes)
@@ -228,10 +236,14 @@ def test_neither_order_nor_cutting_of_files_matters(tmp_path: Path, make_showers
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda parts: held_out(parts, SplitSpec(), "floor", 999),
-         r"half 'floor': expected 999 in 1 part\(s\), found \d+; add data, lower `evaluation.showers`"),
-        (lambda parts: training_set(parts, SplitSpec(), "train", 999),
-         r"split 'train': expected 999 showers .*; add data, lower the run's `showers`"),
+        (
+            lambda parts: held_out(parts, SplitSpec(), "floor", 999),
+            r"half 'floor': expected 999 in 1 part\(s\), found \d+; add data, lower `evaluation.showers`",
+        ),
+        (
+            lambda parts: training_set(parts, SplitSpec(), "train", 999),
+            r"split 'train': expected 999 showers .*; add data, lower the run's `showers`",
+        ),
     ],
 )
 def test_too_few_showers_is_an_error(

@@ -12,8 +12,19 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "pipeline"
-ROOMS = ["cli", "stages", "figures", "generation", "training", "evaluation", "models", "data", "simulation",
-         "calorimeter", "foundation"]
+ROOMS = [
+    "cli",
+    "stages",
+    "figures",
+    "generation",
+    "training",
+    "evaluation",
+    "models",
+    "data",
+    "simulation",
+    "calorimeter",
+    "foundation",
+]
 FOUNDATION = {"config", "paths", "plan", "provenance", "reference", "__init__", "__main__"}
 
 
@@ -38,10 +49,16 @@ def imports() -> list[tuple[str, str, str]]:
 
 
 def test_imports_point_one_way() -> None:
-    wrong = {f"{own} imports {room}" for own, mine, room in imports()
-             if mine != "foundation" and ROOMS.index(room) < ROOMS.index(mine)}
-    wrong |= {f"{own} imports {room}" for own, mine, room in imports()
-              if mine == "foundation" and room != "foundation" and "__main__" not in own}
+    wrong = {
+        f"{own} imports {room}"
+        for own, mine, room in imports()
+        if mine != "foundation" and ROOMS.index(room) < ROOMS.index(mine)
+    }
+    wrong |= {
+        f"{own} imports {room}"
+        for own, mine, room in imports()
+        if mine == "foundation" and room != "foundation" and "__main__" not in own
+    }
     assert not wrong
 
 
@@ -91,8 +108,9 @@ def test_readme_commands_exist() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
     assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", readme, re.M)) <= targets
-    help_text = subprocess.run([sys.executable, "-m", "pipeline", "--help"], capture_output=True, text=True,
-                               check=True, cwd=REPOSITORY).stdout
+    help_text = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
     for command in set(re.findall(r"`caloforge ([a-z]+)", readme)):
         assert re.search(rf"^    {command}\b", help_text, re.M), command
 

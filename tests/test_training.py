@@ -52,8 +52,10 @@ def sources(toy: ToyExperiment, augment: AugmentSpec | None = None):
     config = toy.config()
     transform = Transform.from_state(read_json(toy.transform))
     parts, prefix = ([Part.open(p) for p in paths] for paths in (toy.parts, toy.prefix))
-    return (StoreSource(training_set(parts, config.splits), transform, augment or AugmentSpec()),
-            PrefixSource(training_set(prefix, config.splits), prefix[0].fill, transform))
+    return (
+        StoreSource(training_set(parts, config.splits), transform, augment or AugmentSpec()),
+        PrefixSource(training_set(prefix, config.splits), prefix[0].fill, transform),
+    )
 
 
 # ------------------------------------------------------------------------------------- loading
@@ -237,8 +239,9 @@ def test_a_diffusion_needs_a_standardised_recipe(toy, tmp_path):
     runs = {**CONTENT["runs"], "generator": {**CONTENT["runs"]["generator"], "recipe": "bare"}}
     request = toy.request("generator", tmp_path, toy.config(preprocessing=bare, runs=runs))
     state = read_json(toy.transform)
-    (tmp_path / "bare.json").write_text(json.dumps({**state, "fitted": None, "recipe": {
-        **state["recipe"], "steps": state["recipe"]["steps"][:3]}}))
+    (tmp_path / "bare.json").write_text(
+        json.dumps({**state, "fitted": None, "recipe": {**state["recipe"], "steps": state["recipe"]["steps"][:3]}})
+    )
     with pytest.raises(TrainingError, match=r"runs\.generator\.recipe: expected a recipe that ends in standardise"):
         train(replace(request, transforms={"toy": tmp_path / "bare.json"}))
 

@@ -36,8 +36,13 @@ LOSSY: dict[str, list[Any]] = {
     "rebin": [{"rebin": {"factors": [2, 3, 5]}}, "log1p", "standardise"],
     "rebin, cut": [{"rebin": {"factors": [1, 2, 1]}}, {"cut": {"threshold_mev": 0.5}}, "power"],
     "crop": [{"crop": {"cells": [3, 6, 4]}}, "divide_by_incident_energy", {"standardise": {"per": ["r", "z"]}}],
-    "crop, rebin, cut": [{"crop": {"cells": [2, 6, 4]}}, {"rebin": {"factors": [2, 3, 2]}},
-                         {"cut": {"threshold_mev": 0.3}}, {"logit": {"scale": 1e4}}, "standardise"],
+    "crop, rebin, cut": [
+        {"crop": {"cells": [2, 6, 4]}},
+        {"rebin": {"factors": [2, 3, 2]}},
+        {"cut": {"threshold_mev": 0.3}},
+        {"logit": {"scale": 1e4}},
+        "standardise",
+    ],
 }
 
 
@@ -118,8 +123,10 @@ def test_a_state_survives_json(steps: list[Any]) -> None:
     transform = fitted(steps, showers)
     again = Transform.from_state(json.loads(json.dumps(transform.state())))
     assert again.state() == transform.state()
-    np.testing.assert_array_equal(again.forward(showers.energy, showers.incident_energy),
-                                  transform.forward(showers.energy, showers.incident_energy))
+    np.testing.assert_array_equal(
+        again.forward(showers.energy, showers.incident_energy),
+        transform.forward(showers.energy, showers.incident_energy),
+    )
     np.testing.assert_array_equal(again.cell_statistics()["hit_rate"], transform.cell_statistics()["hit_rate"])
 
 
@@ -161,8 +168,10 @@ def test_rebinning_conserves_energy_and_spreads_it_evenly() -> None:
         ([{"log": {"epsilon_mev": 1e-3}}], math.log(20 + 1e-3)),
         ([{"log1p": {"scale_mev": 0.5}}], math.log(41)),
         ([{"power": {"exponent": 0.5}}], math.sqrt(20)),
-        (["divide_by_incident_energy", {"logit": {"alpha": 1e-6, "scale": 2.0}}],
-         math.log((1e-6 + (1 - 2e-6) * 0.005) / (1 - 1e-6 - (1 - 2e-6) * 0.005))),
+        (
+            ["divide_by_incident_energy", {"logit": {"alpha": 1e-6, "scale": 2.0}}],
+            math.log((1e-6 + (1 - 2e-6) * 0.005) / (1 - 1e-6 - (1 - 2e-6) * 0.005)),
+        ),
     ],
 )
 def test_reference_values(steps: list[Any], expected: float) -> None:
@@ -188,7 +197,8 @@ def test_cells_that_never_vary_get_deviation_1() -> None:
     energy[:, 2] = 7.25
     quiet = Showers(**{**vars(showers), "energy": energy})
     values = fitted([{"log": {}}, {"standardise": {"per": ["r", "phi", "z"]}}], quiet).forward(
-        quiet.energy, quiet.incident_energy)
+        quiet.energy, quiet.incident_energy
+    )
     assert np.abs(values[:, 1:3]).max() < 1e-5
 
 

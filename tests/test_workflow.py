@@ -15,8 +15,18 @@ from workflow_fixtures import REPOSITORY, Workspace
 from pipeline.config import load_config
 
 CONTENT = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
-ALL_BELOW_MERGE = {"merge", "train", "train_slice", "generate", "ingest_sample", "predict", "evaluate", "metrics",
-                   "figures", "report"}
+ALL_BELOW_MERGE = {
+    "merge",
+    "train",
+    "train_slice",
+    "generate",
+    "ingest_sample",
+    "predict",
+    "evaluate",
+    "metrics",
+    "figures",
+    "report",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +55,17 @@ def workspace(finished: Workspace) -> Iterator[Workspace]:
 
 def add_file(workspace: Workspace, name: str = "late") -> None:
     """One more raw file, as a detector group would drop it in."""
-    done = workspace.caloforge("simulate", "--engine", "parametric", "--showers", "40", "--seed", "99", "--output",
-                               f"data/raw/test_siw/{name}.h5")
+    done = workspace.caloforge(
+        "simulate",
+        "--engine",
+        "parametric",
+        "--showers",
+        "40",
+        "--seed",
+        "99",
+        "--output",
+        f"data/raw/test_siw/{name}.h5",
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -64,11 +83,28 @@ def test_everything_is_made(finished: Workspace) -> None:
 
 def test_metric_rows_are_complete(finished: Workspace) -> None:
     rows = json.loads((finished.folder / "results" / "test" / "metrics.json").read_text())
-    keys = {"experiment", "sample", "reference", "selection", "observable", "metric", "value", "error", "floor", "n",
-            "bins", "seed"}
+    keys = {
+        "experiment",
+        "sample",
+        "reference",
+        "selection",
+        "observable",
+        "metric",
+        "value",
+        "error",
+        "floor",
+        "n",
+        "bins",
+        "seed",
+    }
     assert all(set(row) == keys for row in rows)
-    assert {row["sample"] for row in rows} >= {"generator", "independent_cells", "floor", "energy",
-                                               "calibrated_cell_sum"}
+    assert {row["sample"] for row in rows} >= {
+        "generator",
+        "independent_cells",
+        "floor",
+        "energy",
+        "calibrated_cell_sum",
+    }
     assert all(row["n"] > 0 and isinstance(row["value"], float) for row in rows)
     assert all(row["floor"] is not None for row in rows if row["sample"] == "generator")
 
@@ -109,10 +145,15 @@ def test_with_a_data_lock_a_new_file_does_nothing(workspace: Workspace) -> None:
 def test_a_changed_simulation_costs_everything_below_it(workspace: Workspace) -> None:
     """Raw files are ancient(), and yet what lies below a simulation that runs again is not forgotten."""
     simulate = {**CONTENT["datasets"]["test_siw"]["simulate"], "seed": 2}
-    workspace.configure({**CONTENT, "datasets": {"test_siw": {**CONTENT["datasets"]["test_siw"], "simulate": simulate}}})
+    workspace.configure(
+        {**CONTENT, "datasets": {"test_siw": {**CONTENT["datasets"]["test_siw"], "simulate": simulate}}}
+    )
     jobs = workspace.jobs()
-    assert jobs["simulate"] == 3 and jobs["ingest"] == 3 and set(jobs) == {"simulate", "ingest", "preprocess",
-                                                                           *ALL_BELOW_MERGE}
+    assert (
+        jobs["simulate"] == 3
+        and jobs["ingest"] == 3
+        and set(jobs) == {"simulate", "ingest", "preprocess", *ALL_BELOW_MERGE}
+    )
 
 
 def test_a_changed_evaluation_costs_the_evaluation_and_below(workspace: Workspace) -> None:

@@ -17,35 +17,101 @@ from pipeline.provenance import write_json
 from pipeline.training.request import TrainRequest
 
 MESH = CylinderMesh(6, 10, 6, 4.0, 10.0)
-TRAINING = {"samples": 96, "batch_size": 16, "warmup_samples": 32, "validate_every": 48, "checkpoint_every": 32,
-            "device": "cpu"}
+TRAINING = {
+    "samples": 96,
+    "batch_size": 16,
+    "warmup_samples": 32,
+    "validate_every": 48,
+    "checkpoint_every": 32,
+    "device": "cpu",
+}
 SYMMETRIES = {"rotate_phi": True, "reflect_phi": True}
 CONTENT: dict[str, Any] = {
     "experiment": "toy",
-    "detectors": {"Toy": {"layers": 6, "absorber": {"material": "G4_W", "thickness_mm": 8},
-                          "active": {"material": "G4_Si", "thickness_mm": 2}, "sampling_fraction": 0.1,
-                          "mesh": {"cells": list(MESH.shape), "dr_mm": MESH.dr_mm, "dz_mm": MESH.dz_mm},
-                          "radiation_length_mm": 4.0, "moliere_radius_mm": 12.0}},
-    "datasets": {"toy": {"format": "calochallenge", "files": "*.h5", "detector": "Toy", "sampling_corrected": False,
-                         "angle_deg": 90}},
-    "splits": {"train": 0.5, "validation": 0.1, "test": 0.4},
-    "preprocessing": {"coarse": [{"rebin": {"factors": [2, 2, 1]}}, {"cut": {"threshold_mev": 0.05}},
-                                 {"log1p": {"scale_mev": 0.1}}, {"standardise": {"per": ["r", "z"]}}]},
-    "runs": {
-        "generator": {"model": {"name": "diffusion", "patch": [3, 5, 1], "width": 24, "depth": 1, "heads": 2,
-                                "layer_energies": {"width": 16, "depth": 1, "steps": 4}},
-                      "data": ["toy"], "recipe": "coarse", "training": {**TRAINING, "augment": SYMMETRIES}},
-        "pixels": {"model": {"name": "diffusion", "output": "pixels", "sigma_min": 0.02, "patch": [3, 5, 2],
-                             "width": 24, "depth": 1, "heads": 2, "layer_energies": None},
-                   "data": ["toy"], "recipe": "coarse", "training": TRAINING},
-        "representation": {"model": {"name": "masked_vit", "patch": [3, 5, 2], "width": 24, "depth": 1, "heads": 2,
-                                     "decoder_width": 12}, "data": ["toy"], "recipe": "coarse", "training": TRAINING},
-        "energy": {"start_from": "representation", "head": {"predict": "incident_energy", "width": 16},
-                   "data": ["toy"], "recipe": "coarse", "training": TRAINING},
+    "detectors": {
+        "Toy": {
+            "layers": 6,
+            "absorber": {"material": "G4_W", "thickness_mm": 8},
+            "active": {"material": "G4_Si", "thickness_mm": 2},
+            "sampling_fraction": 0.1,
+            "mesh": {"cells": list(MESH.shape), "dr_mm": MESH.dr_mm, "dz_mm": MESH.dz_mm},
+            "radiation_length_mm": 4.0,
+            "moliere_radius_mm": 12.0,
+        }
     },
-    "samples": {"generated": {"run": "generator", "steps": 2, "batch_size": 16},
-                "independent": {"run": "generator", "steps": 0},
-                "by_pixels": {"run": "pixels", "steps": 3}},
+    "datasets": {
+        "toy": {
+            "format": "calochallenge",
+            "files": "*.h5",
+            "detector": "Toy",
+            "sampling_corrected": False,
+            "angle_deg": 90,
+        }
+    },
+    "splits": {"train": 0.5, "validation": 0.1, "test": 0.4},
+    "preprocessing": {
+        "coarse": [
+            {"rebin": {"factors": [2, 2, 1]}},
+            {"cut": {"threshold_mev": 0.05}},
+            {"log1p": {"scale_mev": 0.1}},
+            {"standardise": {"per": ["r", "z"]}},
+        ]
+    },
+    "runs": {
+        "generator": {
+            "model": {
+                "name": "diffusion",
+                "patch": [3, 5, 1],
+                "width": 24,
+                "depth": 1,
+                "heads": 2,
+                "layer_energies": {"width": 16, "depth": 1, "steps": 4},
+            },
+            "data": ["toy"],
+            "recipe": "coarse",
+            "training": {**TRAINING, "augment": SYMMETRIES},
+        },
+        "pixels": {
+            "model": {
+                "name": "diffusion",
+                "output": "pixels",
+                "sigma_min": 0.02,
+                "patch": [3, 5, 2],
+                "width": 24,
+                "depth": 1,
+                "heads": 2,
+                "layer_energies": None,
+            },
+            "data": ["toy"],
+            "recipe": "coarse",
+            "training": TRAINING,
+        },
+        "representation": {
+            "model": {
+                "name": "masked_vit",
+                "patch": [3, 5, 2],
+                "width": 24,
+                "depth": 1,
+                "heads": 2,
+                "decoder_width": 12,
+            },
+            "data": ["toy"],
+            "recipe": "coarse",
+            "training": TRAINING,
+        },
+        "energy": {
+            "start_from": "representation",
+            "head": {"predict": "incident_energy", "width": 16},
+            "data": ["toy"],
+            "recipe": "coarse",
+            "training": TRAINING,
+        },
+    },
+    "samples": {
+        "generated": {"run": "generator", "steps": 2, "batch_size": 16},
+        "independent": {"run": "generator", "steps": 0},
+        "by_pixels": {"run": "pixels", "steps": 3},
+    },
     "evaluation": {"reference": "toy", "rebin": [2, 2, 1], "threshold_mev": 0.05, "showers": 20},
 }
 
@@ -82,9 +148,17 @@ class ToyExperiment:
         config = config or self.config()
         parent = config.runs[run].start_from
         return TrainRequest(
-            run=run, config=config, parts={"toy": self.parts}, prefix={"toy": self.prefix},
-            transforms={"toy": self.transform}, parent=where / parent / "model.json" if parent else None,
-            manifest=where / run / "model.json", folder=where / run, slice_index=part[0], n_slices=part[1])
+            run=run,
+            config=config,
+            parts={"toy": self.parts},
+            prefix={"toy": self.prefix},
+            transforms={"toy": self.transform},
+            parent=where / parent / "model.json" if parent else None,
+            manifest=where / run / "model.json",
+            folder=where / run,
+            slice_index=part[0],
+            n_slices=part[1],
+        )
 
 
 def make_toy_experiment(folder: Path) -> ToyExperiment:
@@ -93,8 +167,9 @@ def make_toy_experiment(folder: Path) -> ToyExperiment:
     recipe, parts, prefix = config.preprocessing["coarse"], [], []
     for i in range(2):
         raw = folder / f"raw{i}.h5"
-        write_calochallenge(raw, [toy_showers(80, i)], sampling_fraction=0.1, sampling_corrected=False,
-                            threshold_mev=5e-4)
+        write_calochallenge(
+            raw, [toy_showers(80, i)], sampling_fraction=0.1, sampling_corrected=False, threshold_mev=5e-4
+        )
         parts.append(folder / "store" / f"raw{i}.json")
         ingest(raw, parts[-1], config.datasets["toy"], config.detector("Toy"), "toy")
         prefix.append(folder / "prefix" / f"raw{i}.json")

@@ -46,22 +46,46 @@ class Workspace:
 
     def command(self, *arguments: str, cores: int = 2) -> list[str]:
         """The command line of `snakemake` with these arguments."""
-        return [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), "--workflow-profile",
-                str(REPOSITORY / "profiles" / "default"), "--configfile", str(self.config_file), "--cores",
-                str(cores), *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(REPOSITORY / "Snakefile"),
+            "--workflow-profile",
+            str(REPOSITORY / "profiles" / "default"),
+            "--configfile",
+            str(self.config_file),
+            "--cores",
+            str(cores),
+            *arguments,
+        ]
 
     def snakemake(self, *arguments: str, cores: int = 2) -> str:
         """Run the workflow; returns what it printed, raises with it when it fails."""
-        done = subprocess.run(self.command(*arguments, cores=cores), cwd=self.folder, env=environment(), text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            self.command(*arguments, cores=cores),
+            cwd=self.folder,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         if done.returncode:
             raise AssertionError(f"snakemake ended with {done.returncode}:\n{done.stdout[-8000:]}")
         return done.stdout
 
     def caloforge(self, *arguments: str, prefix: tuple[str, ...] = ("-m", "pipeline")) -> subprocess.CompletedProcess:
         """Run one `caloforge` command."""
-        return subprocess.run([sys.executable, *prefix, *arguments], cwd=self.folder, env=environment(), text=True,
-                              capture_output=True, check=False)
+        return subprocess.run(
+            [sys.executable, *prefix, *arguments],
+            cwd=self.folder,
+            env=environment(),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
 
     def jobs(self) -> dict[str, int]:
         """The jobs that a run would start now, by rule, without `all`."""
@@ -79,7 +103,11 @@ class Workspace:
         for top in ("data", "results"):
             for path in sorted((self.folder / top).rglob("*")):
                 name = path.relative_to(self.folder).as_posix()
-                if (path.is_file() and name.startswith(below) and not name.endswith(".measured.json")
-                        and not re.search(r"/plans/|/checkpoints/|fingerprints.json|report.html|\.tmp$", name)):
+                if (
+                    path.is_file()
+                    and name.startswith(below)
+                    and not name.endswith(".measured.json")
+                    and not re.search(r"/plans/|/checkpoints/|fingerprints.json|report.html|\.tmp$", name)
+                ):
                     kept[name] = file_digest(path)
         return kept

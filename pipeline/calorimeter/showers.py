@@ -57,8 +57,13 @@ class Showers:
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> Showers:
         """The chosen showers."""
-        return replace(self, energy=self.energy[rows], incident_energy=self.incident_energy[rows],
-                       theta=self.theta[rows], phi=self.phi[rows])
+        return replace(
+            self,
+            energy=self.energy[rows],
+            incident_energy=self.incident_energy[rows],
+            theta=self.theta[rows],
+            phi=self.phi[rows],
+        )
 
     def rebin(self, factors: tuple[int, int, int]) -> Showers:
         """Groups of cells summed; the energy of each shower is conserved."""
@@ -95,8 +100,9 @@ class RaggedShowers:
     def __post_init__(self) -> None:
         hits = int(np.sum(self.row_size, dtype=np.int64))
         if self.cell.shape != (hits,) or self.energy.shape != (hits,):
-            raise ShowerError(f"cell, energy: expected {hits} hits as in row_size, "
-                              f"got {self.cell.shape} and {self.energy.shape}")
+            raise ShowerError(
+                f"cell, energy: expected {hits} hits as in row_size, got {self.cell.shape} and {self.energy.shape}"
+            )
         _check_labels(len(self.row_size), incident_energy=self.incident_energy, theta=self.theta, phi=self.phi)
 
     def __len__(self) -> int:
@@ -123,9 +129,15 @@ class RaggedShowers:
         sizes = np.asarray(self.row_size)[rows].astype(np.int64)
         ends = np.cumsum(sizes)
         hits = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
-        return replace(self, row_size=np.asarray(self.row_size)[rows], cell=self.cell[hits],
-                       energy=self.energy[hits], incident_energy=self.incident_energy[rows],
-                       theta=self.theta[rows], phi=self.phi[rows])
+        return replace(
+            self,
+            row_size=np.asarray(self.row_size)[rows],
+            cell=self.cell[hits],
+            energy=self.energy[hits],
+            incident_energy=self.incident_energy[rows],
+            theta=self.theta[rows],
+            phi=self.phi[rows],
+        )
 
     def rebin(self, factors: tuple[int, int, int]) -> RaggedShowers:
         """Groups of cells summed; the energy of each shower is conserved."""
@@ -150,17 +162,32 @@ class RaggedShowers:
         """The same showers as a dense array of shape (shower, r, phi, z)."""
         energy = np.zeros((len(self), self.mesh.n_cells), dtype=dtype)
         energy[self.shower_of_hit, self.cell] = self.energy
-        return Showers(energy.reshape(len(self), *self.mesh.shape), self.incident_energy, self.theta, self.phi,
-                       self.mesh, self.detector, self.particle)
+        return Showers(
+            energy.reshape(len(self), *self.mesh.shape),
+            self.incident_energy,
+            self.theta,
+            self.phi,
+            self.mesh,
+            self.detector,
+            self.particle,
+        )
 
     @classmethod
     def from_dense(cls, showers: Showers) -> RaggedShowers:
         """The hits (cells above zero) of dense showers; energies become float32."""
         flat = np.ascontiguousarray(showers.energy.reshape(len(showers), -1), dtype=np.float32)
         hit = flat > 0
-        return cls(hit.sum(axis=1), np.nonzero(hit)[1].astype(index_dtype(showers.mesh)), flat[hit],
-                   showers.incident_energy, showers.theta, showers.phi, showers.mesh, showers.detector,
-                   showers.particle)
+        return cls(
+            hit.sum(axis=1),
+            np.nonzero(hit)[1].astype(index_dtype(showers.mesh)),
+            flat[hit],
+            showers.incident_energy,
+            showers.theta,
+            showers.phi,
+            showers.mesh,
+            showers.detector,
+            showers.particle,
+        )
 
     @classmethod
     def concatenate(cls, pieces: Sequence[RaggedShowers]) -> RaggedShowers:
@@ -168,8 +195,10 @@ class RaggedShowers:
         first = pieces[0]
         for piece in pieces[1:]:
             if (piece.mesh, piece.detector, piece.particle) != (first.mesh, first.detector, first.particle):
-                raise ShowerError(f"concatenate: expected {first.detector}, {first.particle} on {first.mesh}, "
-                                  f"got {piece.detector}, {piece.particle} on {piece.mesh}")
+                raise ShowerError(
+                    f"concatenate: expected {first.detector}, {first.particle} on {first.mesh}, "
+                    f"got {piece.detector}, {piece.particle} on {piece.mesh}"
+                )
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(piece, name) for piece in pieces])
             for name in ("row_size", "cell", "energy", "incident_energy", "theta", "phi")
@@ -197,12 +226,16 @@ def check_energies(energy: NDArray[np.floating], incident_energy: NDArray[np.flo
     total = energy.sum(dtype=np.float64)
     if not np.isfinite(total):
         where = np.argwhere(~np.isfinite(energy))[0]
-        raise ShowerError(f"shower {where[0]}: expected finite cell energies, got {energy[tuple(where)]} "
-                          f"in cell {tuple(int(i) for i in where[1:])}")
+        raise ShowerError(
+            f"shower {where[0]}: expected finite cell energies, got {energy[tuple(where)]} "
+            f"in cell {tuple(int(i) for i in where[1:])}"
+        )
     if energy.size and energy.min() < 0:
         where = np.argwhere(energy < 0)[0]
-        raise ShowerError(f"shower {where[0]}: expected cell energies >= 0 MeV, got {energy[tuple(where)]:g} "
-                          f"in cell {tuple(int(i) for i in where[1:])}")
+        raise ShowerError(
+            f"shower {where[0]}: expected cell energies >= 0 MeV, got {energy[tuple(where)]:g} "
+            f"in cell {tuple(int(i) for i in where[1:])}"
+        )
     if not (incident_energy > 0).all():
         row = int(np.argmax(~(incident_energy > 0)))
         raise ShowerError(f"shower {row}: expected an incident energy > 0 MeV, got {incident_energy[row]:g}")

@@ -195,8 +195,10 @@ class RecipeSpec(Spec):
     def _order(self) -> RecipeSpec:
         fitted = [i for i, step in enumerate(self.steps) if step.fitted]
         if len(fitted) > 1:
-            raise ValueError("recipe: expected at most one fitted step (standardise), got "
-                             f"{[self.steps[i].name for i in fitted]}; fit one of them only")
+            raise ValueError(
+                "recipe: expected at most one fitted step (standardise), got "
+                f"{[self.steps[i].name for i in fitted]}; fit one of them only"
+            )
         pointwise_seen = ""
         for step in self.steps:
             if step.name in ("crop", "rebin", "cut"):
@@ -218,13 +220,15 @@ class RecipeSpec(Spec):
         for step in self.steps:
             if isinstance(step, Crop):
                 if step.cells[1] != cells[1] or any(c > m for c, m in zip(step.cells, cells, strict=True)):
-                    raise ValueError(f"crop: expected cells within {list(cells)} and phi kept whole, "
-                                     f"got {list(step.cells)}")
+                    raise ValueError(
+                        f"crop: expected cells within {list(cells)} and phi kept whole, got {list(step.cells)}"
+                    )
                 cells = step.cells
             elif isinstance(step, Rebin):
                 if any(m % f for f, m in zip(step.factors, cells, strict=True)):
-                    raise ValueError(f"rebin: expected factors that divide the mesh {list(cells)}, "
-                                     f"got {list(step.factors)}")
+                    raise ValueError(
+                        f"rebin: expected factors that divide the mesh {list(cells)}, got {list(step.factors)}"
+                    )
                 cells = tuple(m // f for f, m in zip(step.factors, cells, strict=True))
                 dr, dz = dr * step.factors[0], dz * step.factors[2]
         return MeshSpec(cells=(cells[0], cells[1], cells[2]), dr_mm=dr, dz_mm=dz)

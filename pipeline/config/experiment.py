@@ -80,15 +80,22 @@ class Config(Spec):
     def _names(self) -> list[str]:
         import re
 
-        groups: dict[str, dict[str, Any]] = {"datasets": self.datasets, "preprocessing": self.preprocessing, "runs": self.runs,
-                  "samples": self.samples}
+        groups: dict[str, dict[str, Any]] = {
+            "datasets": self.datasets,
+            "preprocessing": self.preprocessing,
+            "runs": self.runs,
+            "samples": self.samples,
+        }
         return [
             f"{group}.{name}: expected a name of letters, digits and _, got '{name}'"
             for group, members in groups.items()
             for name in members
             if not re.match(NAME, name)
-        ] + [f"samples.{name}: the name is taken by the reference; choose another"
-             for name in self.samples if name in ("reference", "floor")]
+        ] + [
+            f"samples.{name}: the name is taken by the reference; choose another"
+            for name in self.samples
+            if name in ("reference", "floor")
+        ]
 
     def _references(self) -> list[str]:
         errors = []
@@ -99,8 +106,10 @@ class Config(Spec):
             if not dataset.files and dataset.simulate is None:
                 errors.append(f"datasets.{name}: expected 'files' or 'simulate', got neither; name the raw files")
             if dataset.simulate and dataset.simulate.layout != dataset.format:
-                errors.append(f"datasets.{name}.simulate.layout: expected '{dataset.format}' as in 'format', "
-                              f"got '{dataset.simulate.layout}'")
+                errors.append(
+                    f"datasets.{name}.simulate.layout: expected '{dataset.format}' as in 'format', "
+                    f"got '{dataset.simulate.layout}'"
+                )
         for name, run in self.runs.items():
             if run.recipe not in self.preprocessing:
                 errors.append(_unknown(f"runs.{name}.recipe", run.recipe, self.preprocessing))
@@ -143,15 +152,19 @@ class Config(Spec):
                 spec = self.datasets[dataset]
                 angle = spec.angle_deg or (spec.simulate.angle_deg if spec.simulate else None)
                 if augment.rotate_phi and angle != 90:
-                    errors.append(f"runs.{name}.training.augment.rotate_phi: expected data at 90 degrees, got "
-                                  f"'{dataset}' at {angle}; rotation is exact at 90 degrees only")
+                    errors.append(
+                        f"runs.{name}.training.augment.rotate_phi: expected data at 90 degrees, got "
+                        f"'{dataset}' at {angle}; rotation is exact at 90 degrees only"
+                    )
             if len(meshes) > 1:
                 errors.append(f"runs.{name}: expected one mesh behind recipe '{run.recipe}', got {sorted(meshes)}")
             model = self.model_of(name)
             for cells in meshes:
                 if any(c % p for c, p in zip(cells, model.patch, strict=True)):
-                    errors.append(f"runs.{name}.model.patch: expected a divisor of the mesh {list(cells)}, "
-                                  f"got {list(model.patch)}")
+                    errors.append(
+                        f"runs.{name}.model.patch: expected a divisor of the mesh {list(cells)}, "
+                        f"got {list(model.patch)}"
+                    )
             if run.head:
                 errors += self._leaks(name, run.head.predict)
         return errors
@@ -163,12 +176,16 @@ class Config(Spec):
             recipe = self.runs[name].recipe
             if label in self.preprocessing[recipe].reads:
                 steps = [s.name for s in self.preprocessing[recipe].steps if label in s.reads]
-                errors.append(f"runs.{run}: predicts '{label}', but recipe '{recipe}' of run '{name}' reads it "
-                              f"({', '.join(steps)}); use a recipe without it")
+                errors.append(
+                    f"runs.{run}: predicts '{label}', but recipe '{recipe}' of run '{name}' reads it "
+                    f"({', '.join(steps)}); use a recipe without it"
+                )
             model = self.runs[name].model
             if isinstance(model, DiffusionSpec) and label in model.conditions:
-                errors.append(f"runs.{run}: predicts '{label}', but run '{name}' is conditioned on it; "
-                              f"take it out of runs.{name}.model.conditions")
+                errors.append(
+                    f"runs.{run}: predicts '{label}', but run '{name}' is conditioned on it; "
+                    f"take it out of runs.{name}.model.conditions"
+                )
         return errors
 
     def _sample_errors(self) -> list[str]:
@@ -177,13 +194,16 @@ class Config(Spec):
             if not isinstance(self.model_of(sample.run), DiffusionSpec) or self.runs[sample.run].head:
                 errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
             if self.evaluation and self.evaluation.reference not in self.runs[sample.run].data:
-                errors.append(f"samples.{name}.run: expected a run trained on evaluation.reference "
-                              f"'{self.evaluation.reference}', got '{sample.run}' on {list(self.runs[sample.run].data)}")
+                errors.append(
+                    f"samples.{name}.run: expected a run trained on evaluation.reference "
+                    f"'{self.evaluation.reference}', got '{sample.run}' on {list(self.runs[sample.run].data)}"
+                )
         if self.evaluation:
             cells = self.raw_mesh(self.evaluation.reference).cells
             if any(c % f for c, f in zip(cells, self.evaluation.rebin, strict=True)):
-                errors.append(f"evaluation.rebin: expected divisors of the mesh {list(cells)}, "
-                              f"got {list(self.evaluation.rebin)}")
+                errors.append(
+                    f"evaluation.rebin: expected divisors of the mesh {list(cells)}, got {list(self.evaluation.rebin)}"
+                )
         return errors
 
     # ----------------------------------------------------------------------------------- smoke
@@ -200,8 +220,13 @@ class Config(Spec):
         content["splits"] = {"train": 0.5, "validation": 0.1, "test": 0.4}
         for run in content.get("runs", {}).values():
             batch = min(16, run["training"].get("batch_size", 16))
-            run["training"] |= {"samples": 20 * batch, "batch_size": batch, "warmup_samples": 2 * batch,
-                                "validate_every": 10 * batch, "checkpoint_every": 10 * batch}
+            run["training"] |= {
+                "samples": 20 * batch,
+                "batch_size": batch,
+                "warmup_samples": 2 * batch,
+                "validate_every": 10 * batch,
+                "checkpoint_every": 10 * batch,
+            }
         if content.get("evaluation"):
             content["evaluation"] |= {"showers": 8, "bootstrap": 5, "classifier_seeds": 1}
         return Config.model_validate(content)
@@ -219,8 +244,9 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
         try:
             content = yaml.safe_load(Path(source).read_text())
         except FileNotFoundError:
-            raise ConfigError(f"{where}: expected a configuration file, found none; "
-                              "see config/config.yaml for an example") from None
+            raise ConfigError(
+                f"{where}: expected a configuration file, found none; see config/config.yaml for an example"
+            ) from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{where}: expected YAML, got: {error}") from None
     if not isinstance(content, dict):
@@ -240,8 +266,11 @@ def _explained(where: str, error: ValidationError) -> str:
             message = "unknown key; check its spelling with `caloforge config explain`"
         elif not isinstance(item.get("input"), dict | list):
             message += f", got {item.get('input')!r}"
-        lines += [f"  {key}: {part}" if key != "(whole)" else f"  {part}" for part in message.split("; ")] \
-            if key == "(whole)" else [f"  {key}: {message}"]
+        lines += (
+            [f"  {key}: {part}" if key != "(whole)" else f"  {part}" for part in message.split("; ")]
+            if key == "(whole)"
+            else [f"  {key}: {message}"]
+        )
     plural = "errors" if len(lines) > 1 else "error"
     return f"{where}: {len(lines)} {plural}\n" + "\n".join(lines)
 

@@ -35,10 +35,15 @@ def ingest(raw: Path, manifest: Path, dataset: DatasetSpec, detector: DetectorSp
     with writer:
         hashes, incident = _stream(reader, raw, description, writer)
     content = {
-        "kind": "part", "dataset": name, "ingest_version": dataset.ingest_version,
+        "kind": "part",
+        "dataset": name,
+        "ingest_version": dataset.ingest_version,
         "source": {"name": raw.name, "size": raw.stat().st_size, "digest": file_digest(raw)},
         "specs": {"dataset": dataset.digest(exclude={"files", "simulate"}), "detector": detector.digest()},
-        **_facts(description), "layout": writer.layout, "n_showers": len(hashes), "n_hits": writer.n_hits,
+        **_facts(description),
+        "layout": writer.layout,
+        "n_showers": len(hashes),
+        "n_hits": writer.n_hits,
         "occupancy": float(f"{writer.n_hits / (len(hashes) * description.mesh.n_cells):.6g}"),
         "duplicates": len(hashes) - len(np.unique(hashes)),
         "incident_energy_mev": [float(incident.min()), float(incident.max())],

@@ -64,14 +64,24 @@ class _GrowingColumn:
 
 
 def create_column(
-    group: zarr.Group, name: str, dtype: Any, n: int, dimensions: tuple[str, ...],
+    group: zarr.Group,
+    name: str,
+    dtype: Any,
+    n: int,
+    dimensions: tuple[str, ...],
     attributes: dict[str, Any],
 ) -> zarr.Array[Any]:
     """An array of n values in chunks of 2^18, in shards of 2^23 when one chunk does not hold it."""
     return group.create_array(
-        name, shape=(n,), dtype=np.dtype(dtype), chunks=(CHUNK if n > CHUNK else max(n, 1),),
-        shards=(SHARD,) if n > CHUNK else None, compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
-        fill_value=0, dimension_names=dimensions, attributes=attributes,
+        name,
+        shape=(n,),
+        dtype=np.dtype(dtype),
+        chunks=(CHUNK if n > CHUNK else max(n, 1),),
+        shards=(SHARD,) if n > CHUNK else None,
+        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        fill_value=0,
+        dimension_names=dimensions,
+        attributes=attributes,
     )
 
 
@@ -82,8 +92,14 @@ class PartWriter:
     `digest` is the store's once it has its name.
     """
 
-    def __init__(self, store: Path, mesh: CylinderMesh, attributes: Mapping[str, Any],
-                 values: Mapping[str, Any] | None = None, allow_dense: bool = True) -> None:
+    def __init__(
+        self,
+        store: Path,
+        mesh: CylinderMesh,
+        attributes: Mapping[str, Any],
+        values: Mapping[str, Any] | None = None,
+        allow_dense: bool = True,
+    ) -> None:
         """A writer of `store`; nothing is touched before the context is entered."""
         self.store, self.mesh, self.allow_dense = store, mesh, allow_dense
         self.n_hits = 0
@@ -101,8 +117,9 @@ class PartWriter:
         remove_leftovers(self.store)
         self._temporary = temporary_name(self.store)
         self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
-        self._cell = _GrowingColumn(self._group, "cell", index_dtype(self.mesh),
-                                    {"long_name": "flat index of the cell", "compress": "r phi z"})
+        self._cell = _GrowingColumn(
+            self._group, "cell", index_dtype(self.mesh), {"long_name": "flat index of the cell", "compress": "r phi z"}
+        )
         self._energy = _GrowingColumn(self._group, "energy", np.float32, dict(self._values))
         return self
 
@@ -137,8 +154,10 @@ class PartWriter:
             "incident_energy": (labels[0], {"long_name": "incident energy", "units": "MeV"}),
             "incident_theta": (labels[1], {"long_name": "polar angle of the particle", "units": "rad"}),
             "incident_phi": (labels[2], {"long_name": "azimuth of the particle", "units": "rad"}),
-            "shower_hash": (np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
-                            {"long_name": "first 8 bytes of BLAKE2b over cells, energies, incident energy"}),
+            "shower_hash": (
+                np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
+                {"long_name": "first 8 bytes of BLAKE2b over cells, energies, incident energy"},
+            ),
         }
         for name, (values, attributes) in columns.items():
             array = create_column(self._group, name, values.dtype.type, len(values), ("shower",), attributes)
@@ -151,9 +170,15 @@ class PartWriter:
         self.layout = "dense"
         n, shape = len(row_size), self.mesh.shape
         dense = self._group.create_array(
-            "shower_energy", shape=(n, *shape), dtype=np.float32, chunks=(DENSE_CHUNK, *shape),
-            shards=(DENSE_SHARD, *shape) if n > DENSE_CHUNK else None, compressors=ZstdCodec(level=1), fill_value=0,
-            dimension_names=("shower", "r", "phi", "z"), attributes=dict(self._values),
+            "shower_energy",
+            shape=(n, *shape),
+            dtype=np.float32,
+            chunks=(DENSE_CHUNK, *shape),
+            shards=(DENSE_SHARD, *shape) if n > DENSE_CHUNK else None,
+            compressors=ZstdCodec(level=1),
+            fill_value=0,
+            dimension_names=("shower", "r", "phi", "z"),
+            attributes=dict(self._values),
         )
         offsets = np.concatenate([[0], np.cumsum(row_size)])
         for start in range(0, n, DENSE_SHARD):
@@ -186,9 +211,11 @@ def mesh_of(content: dict[str, Any]) -> CylinderMesh:
 
 
 def _write_coordinates(group: zarr.Group, mesh: CylinderMesh) -> None:
-    axes = {"r": (mesh.r_mm, "mm", "distance of the cell's centre from the particle's direction"),
-            "phi": (mesh.phi_rad, "rad", "azimuth of the cell's centre"),
-            "z": (mesh.z_mm, "mm", "depth of the cell's centre")}
+    axes = {
+        "r": (mesh.r_mm, "mm", "distance of the cell's centre from the particle's direction"),
+        "phi": (mesh.phi_rad, "rad", "azimuth of the cell's centre"),
+        "z": (mesh.z_mm, "mm", "depth of the cell's centre"),
+    }
     for name, (values, units, text) in axes.items():
         array = create_column(group, name, np.float64, len(values), (name,), {"units": units, "long_name": text})
         array[:] = values

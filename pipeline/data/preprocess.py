@@ -46,19 +46,33 @@ def preprocess_part(
     transform = Transform.from_recipe(recipe, part.mesh)
     manifest_out.unlink(missing_ok=True)
     statistics = CellStatistics.empty(transform.mesh.shape, transform.fill)
-    writer = PartWriter(manifest_out.with_suffix(".zarr"), transform.mesh, _attributes(part, transform),
-                        {"units": "1", "long_name": "value behind the recipe's prefix"}, allow_dense=False)
+    writer = PartWriter(
+        manifest_out.with_suffix(".zarr"),
+        transform.mesh,
+        _attributes(part, transform),
+        {"units": "1", "long_name": "value behind the recipe's prefix"},
+        allow_dense=False,
+    )
     with writer:
         for rows, showers, state in _blocks(part, transform, splits, threads or _default_threads()):
             writer.append(showers, part.shower_hash[rows])
             statistics = statistics.merge(state)
     statistics.save(manifest_out.with_suffix(".npz"))
     content = {
-        "kind": "preprocessed", **_keys(recipe, splits), "part_digest": part.digest, "fill": transform.fill,
-        "raw_mesh": mesh_attributes(part.mesh), "mesh": mesh_attributes(transform.mesh),
-        "detector": part.detector, "particle": part.particle, "layout": writer.layout,
-        "n_showers": part.n_showers, "n_hits": writer.n_hits, "n_train": statistics.count,
-        "statistics_digest": file_digest(manifest_out.with_suffix(".npz")), "store_digest": writer.digest,
+        "kind": "preprocessed",
+        **_keys(recipe, splits),
+        "part_digest": part.digest,
+        "fill": transform.fill,
+        "raw_mesh": mesh_attributes(part.mesh),
+        "mesh": mesh_attributes(transform.mesh),
+        "detector": part.detector,
+        "particle": part.particle,
+        "layout": writer.layout,
+        "n_showers": part.n_showers,
+        "n_hits": writer.n_hits,
+        "n_train": statistics.count,
+        "statistics_digest": file_digest(manifest_out.with_suffix(".npz")),
+        "store_digest": writer.digest,
     }
     write_json(manifest_out, content)
     return content
@@ -77,8 +91,13 @@ def _keys(recipe: RecipeSpec, splits: SplitSpec) -> dict[str, str]:
 
 
 def _attributes(part: Part, transform: Transform) -> dict[str, Any]:
-    return {"title": "Calorimeter showers behind the prefix of a recipe", "source": part.path.name,
-            "detector": part.detector, "particle": part.particle, "fill": transform.fill}
+    return {
+        "title": "Calorimeter showers behind the prefix of a recipe",
+        "source": part.path.name,
+        "detector": part.detector,
+        "particle": part.particle,
+        "fill": transform.fill,
+    }
 
 
 def _blocks(
@@ -103,8 +122,10 @@ def _block(
     showers = transform.prefix_ragged(part.read(rows))
     if not np.isfinite(showers.energy).all():
         row = rows.start + int(showers.shower_of_hit[np.argmin(np.isfinite(showers.energy))])
-        raise TransformError(f"{part.path}: shower {row}: expected finite values behind the recipe's prefix, found "
-                             "some that are not; divide by the incident energy before logit, or raise logit.scale")
+        raise TransformError(
+            f"{part.path}: shower {row}: expected finite values behind the recipe's prefix, found "
+            "some that are not; divide by the incident energy before logit, or raise logit.scale"
+        )
     return showers, CellStatistics.of(showers.take(np.flatnonzero(train)), transform.fill)
 
 
@@ -121,13 +142,18 @@ def merge(parts: Sequence[Path], recipe: RecipeSpec, raw_mesh: CylinderMesh) -> 
     if not manifests:
         raise StoreError("merge: expected at least one preprocessed part, got none; add raw files to the data set")
     transform = Transform.from_recipe(recipe, raw_mesh)
-    expected = {"prefix_digest": _keys(recipe, SplitSpec())["prefix_digest"],
-                "splits_digest": manifests[0][1]["splits_digest"]}
+    expected = {
+        "prefix_digest": _keys(recipe, SplitSpec())["prefix_digest"],
+        "splits_digest": manifests[0][1]["splits_digest"],
+    }
     for path, content in manifests:
         _check(path, content, expected, raw_mesh)
     state = merged(CellStatistics.load(path.with_suffix(".npz")) for path, _ in manifests)
-    return {**transform.fit(state).state(), "n_showers": state.count,
-            "parts": [content["part_digest"] for _, content in manifests]}
+    return {
+        **transform.fit(state).state(),
+        "n_showers": state.count,
+        "parts": [content["part_digest"] for _, content in manifests],
+    }
 
 
 def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -143,14 +169,20 @@ def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
 def _check(path: Path, content: dict[str, Any], expected: dict[str, str], raw_mesh: CylinderMesh) -> None:
     for key, value in expected.items():
         if content[key] != value:
-            raise StoreError(f"{path}: expected {key} {value}, found {content[key]}; merge parts preprocessed with one "
-                             f"recipe and one split: delete {path} and run again")
+            raise StoreError(
+                f"{path}: expected {key} {value}, found {content[key]}; merge parts preprocessed with one "
+                f"recipe and one split: delete {path} and run again"
+            )
     mesh = mesh_of(content["raw_mesh"])
     sizes = zip((mesh.dr_mm, mesh.dz_mm), (raw_mesh.dr_mm, raw_mesh.dz_mm), strict=True)
     if mesh.shape != raw_mesh.shape or not all(math.isclose(a, b, rel_tol=1e-5) for a, b in sizes):
-        raise StoreError(f"{path}: expected showers on {raw_mesh}, found {mesh}; correct `mesh:` of the data set "
-                         "or keep files of different meshes in different data sets")
+        raise StoreError(
+            f"{path}: expected showers on {raw_mesh}, found {mesh}; correct `mesh:` of the data set "
+            "or keep files of different meshes in different data sets"
+        )
     statistics = path.with_suffix(".npz")
     if not statistics.exists() or file_digest(statistics) != content["statistics_digest"]:
-        raise StoreError(f"{path}: expected {statistics.name} beside it as it was written, found it missing or "
-                         f"changed; delete {path} and run again")
+        raise StoreError(
+            f"{path}: expected {statistics.name} beside it as it was written, found it missing or "
+            f"changed; delete {path} and run again"
+        )

@@ -75,8 +75,15 @@ class CellStatistics:
     @classmethod
     def empty(cls, shape: tuple[int, int, int], fill: float = 0.0) -> CellStatistics:
         """The state of no showers, neutral when merged."""
-        return cls(0, fill, np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape),
-                   np.full(shape, np.inf), np.full(shape, -np.inf))
+        return cls(
+            0,
+            fill,
+            np.zeros(shape, np.int64),
+            np.zeros(shape),
+            np.zeros(shape),
+            np.full(shape, np.inf),
+            np.full(shape, -np.inf),
+        )
 
     @classmethod
     def of(cls, showers: RaggedShowers, fill: float = 0.0) -> CellStatistics:
@@ -89,8 +96,15 @@ class CellStatistics:
         np.minimum.at(minimum, cell, value)
         np.maximum.at(maximum, cell, value)
         shape = showers.mesh.shape
-        return cls(len(showers), fill, hits.reshape(shape).astype(np.int64), mean.reshape(shape), m2.reshape(shape),
-                   minimum.reshape(shape), maximum.reshape(shape))
+        return cls(
+            len(showers),
+            fill,
+            hits.reshape(shape).astype(np.int64),
+            mean.reshape(shape),
+            m2.reshape(shape),
+            minimum.reshape(shape),
+            maximum.reshape(shape),
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,11 +114,20 @@ class CellStatistics:
     def merge(self, other: CellStatistics) -> CellStatistics:
         """The state of the union of two disjoint sets of showers."""
         if self.shape != other.shape or self.fill != other.fill:
-            raise StatisticsError(f"statistics: expected a mesh {self.shape} and fill {self.fill!r}, got {other.shape} "
-                                  f"and {other.fill!r}; merge parts of one recipe and one mesh")
+            raise StatisticsError(
+                f"statistics: expected a mesh {self.shape} and fill {self.fill!r}, got {other.shape} "
+                f"and {other.fill!r}; merge parts of one recipe and one mesh"
+            )
         moments = self.over("hits").merge(other.over("hits"))
-        return CellStatistics(self.count + other.count, self.fill, self.hits + other.hits, moments.mean, moments.m2,
-                              np.minimum(self.minimum, other.minimum), np.maximum(self.maximum, other.maximum))
+        return CellStatistics(
+            self.count + other.count,
+            self.fill,
+            self.hits + other.hits,
+            moments.mean,
+            moments.m2,
+            np.minimum(self.minimum, other.minimum),
+            np.maximum(self.maximum, other.maximum),
+        )
 
     def over(self, which: str) -> Moments:
         """Moments over `hits`, or over `all` cells (those without hit hold the fill)."""
@@ -118,15 +141,20 @@ class CellStatistics:
         """What models read, each (r, phi, z): mean_all, std_all, hit_rate, mean_hit, std_hit."""
         every, hit = self.over("all"), self.over("hits")
         return {
-            "mean_all": every.mean, "std_all": np.sqrt(every.m2 / np.maximum(every.count, 1)),
+            "mean_all": every.mean,
+            "std_all": np.sqrt(every.m2 / np.maximum(every.count, 1)),
             "hit_rate": self.hits / max(self.count, 1),
-            "mean_hit": hit.mean, "std_hit": np.sqrt(hit.m2 / np.maximum(hit.count, 1)),
+            "mean_hit": hit.mean,
+            "std_hit": np.sqrt(hit.m2 / np.maximum(hit.count, 1)),
         }
 
     def save(self, path: Path) -> None:
         """Write the state atomically, with the same bytes for the same state."""
-        arrays = {"count": np.int64(self.count), "fill": np.float64(self.fill),
-                  **{name: getattr(self, name) for name in _ARRAYS}}
+        arrays = {
+            "count": np.int64(self.count),
+            "fill": np.float64(self.fill),
+            **{name: getattr(self, name) for name in _ARRAYS},
+        }
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
                 buffer = io.BytesIO()
@@ -140,8 +168,10 @@ class CellStatistics:
             with np.load(path, allow_pickle=False) as content:
                 return cls(int(content["count"]), float(content["fill"]), *(content[name] for name in _ARRAYS))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise StatisticsError(f"{path}: expected saved statistics, found: {error}; delete the manifest beside it "
-                                  "and run preprocess again") from None
+            raise StatisticsError(
+                f"{path}: expected saved statistics, found: {error}; delete the manifest beside it "
+                "and run preprocess again"
+            ) from None
 
 
 def merged(states: Iterable[CellStatistics]) -> CellStatistics:

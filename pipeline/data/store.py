@@ -61,28 +61,36 @@ class Part:
         try:
             group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         except (FileNotFoundError, ValueError, KeyError):
-            raise StoreError(f"{path}: expected the store {store.name} beside it, found none that can be read; "
-                             f"delete {path} and run again") from None
+            raise StoreError(
+                f"{path}: expected the store {store.name} beside it, found none that can be read; "
+                f"delete {path} and run again"
+            ) from None
         part = cls(path, content, group)
         part._check_counts()
         return part
 
     def _check_counts(self) -> None:
         ragged = self.manifest["layout"] == "ragged"
-        expected = {"row_size": self.manifest["n_showers"],
-                    "energy" if ragged else "shower_energy": self.manifest["n_hits" if ragged else "n_showers"]}
+        expected = {
+            "row_size": self.manifest["n_showers"],
+            "energy" if ragged else "shower_energy": self.manifest["n_hits" if ragged else "n_showers"],
+        }
         for name, n in expected.items():
             found = array_of(self.group, name).shape[0] if name in self.group else None
             if found != n:
-                raise StoreError(f"{self.path}: expected {n} values of {name} in the store, found {found}; "
-                                 f"the store is damaged: delete {self.path} and run again")
+                raise StoreError(
+                    f"{self.path}: expected {n} values of {name} in the store, found {found}; "
+                    f"the store is damaged: delete {self.path} and run again"
+                )
 
     def verify(self) -> None:
         """Hash the whole store again; `StoreError` when it is not what the manifest was written for."""
         found = tree_digest(self.store)
         if found != self.manifest["store_digest"]:
-            raise StoreError(f"{self.path}: expected store digest {self.manifest['store_digest']}, found {found}; "
-                             f"the store was changed: delete {self.path} and run again")
+            raise StoreError(
+                f"{self.path}: expected store digest {self.manifest['store_digest']}, found {found}; "
+                f"the store was changed: delete {self.path} and run again"
+            )
 
     @property
     def store(self) -> Path:
@@ -231,8 +239,10 @@ def held_out(parts: Sequence[Part], splits: SplitSpec, half: Half, n: int) -> Ra
     inside = _at_least(chosen.hashes, middle) == (half == "floor")
     chosen = chosen.where(inside)
     if len(chosen.hashes) < n:
-        raise StoreError(f"held-out showers, half '{half}': expected {n} in {len(parts)} part(s), found "
-                         f"{len(chosen.hashes)}; add data, lower `evaluation.showers` or raise `splits.test`")
+        raise StoreError(
+            f"held-out showers, half '{half}': expected {n} in {len(parts)} part(s), found "
+            f"{len(chosen.hashes)}; add data, lower `evaluation.showers` or raise `splits.test`"
+        )
     return _gather(parts, chosen.where(np.arange(len(chosen.hashes)) < n))
 
 
@@ -243,8 +253,10 @@ def training_set(
     chosen = _unique_rows(parts, splits, split)
     n = len(chosen.hashes) if limit is None else limit
     if len(chosen.hashes) < max(n, 1):
-        raise StoreError(f"split '{split}': expected {max(n, 1)} showers in {len(parts)} part(s), found "
-                         f"{len(chosen.hashes)}; add data, lower the run's `showers` or raise `splits.{split}`")
+        raise StoreError(
+            f"split '{split}': expected {max(n, 1)} showers in {len(parts)} part(s), found "
+            f"{len(chosen.hashes)}; add data, lower the run's `showers` or raise `splits.{split}`"
+        )
     return _gather(parts, chosen.where(np.arange(len(chosen.hashes)) < n))
 
 

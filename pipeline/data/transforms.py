@@ -123,11 +123,15 @@ class Transform:
     def fit(self, statistics: CellStatistics) -> Transform:
         """The transform fitted to (and carrying) the statistics of its prefix's output."""
         if statistics.shape != self.mesh.shape:
-            raise TransformError(f"transform: expected statistics on the mesh {self.mesh.shape}, "
-                                 f"got {statistics.shape}; merge parts preprocessed with this recipe")
+            raise TransformError(
+                f"transform: expected statistics on the mesh {self.mesh.shape}, "
+                f"got {statistics.shape}; merge parts preprocessed with this recipe"
+            )
         if statistics.count == 0:
-            raise TransformError("transform: expected statistics of the training split, got those of no shower; "
-                                 "add data or raise `splits.train`")
+            raise TransformError(
+                "transform: expected statistics of the training split, got those of no shower; "
+                "add data or raise `splits.train`"
+            )
         steps = tuple(s.fit(statistics) if isinstance(s, Standardise) else s for s in self.steps)
         tables = {name: table.astype(np.float32) for name, table in statistics.tables().items()}
         return replace(self, steps=steps, tables=tables)
@@ -145,7 +149,8 @@ class Transform:
         """Everything as JSON: recipe, raw mesh, fitted numbers, statistics."""
         fitted = next((s for s in self.steps if isinstance(s, Standardise) and s.mean is not None), None)
         return {
-            "recipe": self.recipe.model_dump(mode="json"), "raw_mesh": mesh_attributes(self.raw_mesh),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "raw_mesh": mesh_attributes(self.raw_mesh),
             "fitted": {k: _packed(getattr(fitted, k)) for k in ("mean", "deviation")} if fitted else None,
             "statistics": {k: _packed(table) for k, table in self.tables.items()} if self.tables else None,
         }
@@ -160,8 +165,10 @@ class Transform:
             steps = tuple(replace(s, **numbers) if isinstance(s, Standardise) else s for s in transform.steps)
             return replace(transform, steps=steps, tables={k: _unpacked(v) for k, v in (tables or {}).items()} or None)
         except (KeyError, TypeError, ValueError) as error:
-            raise TransformError(f"transform: expected a state written by merge, got: {error!r}; "
-                                 "delete the transform and run merge again") from None
+            raise TransformError(
+                f"transform: expected a state written by merge, got: {error!r}; "
+                "delete the transform and run merge again"
+            ) from None
 
 
 def _applied(steps: Iterable[Step], x: Array, incident: Array) -> Array:

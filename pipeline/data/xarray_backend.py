@@ -22,8 +22,12 @@ from xarray.core import indexing
 from pipeline.data.store import Part, StoreError
 
 _CHUNK_SHOWERS = 256
-_LABELS = {"incident_energy": ("incident_energy", "MeV"), "incident_theta": ("theta", "rad"),
-           "incident_phi": ("phi", "rad"), "shower_hash": ("shower_hash", "1")}
+_LABELS = {
+    "incident_energy": ("incident_energy", "MeV"),
+    "incident_theta": ("theta", "rad"),
+    "incident_phi": ("phi", "rad"),
+    "shower_hash": ("shower_hash", "1"),
+}
 
 
 class DenseShowers(BackendArray):
@@ -71,12 +75,17 @@ class CaloforgeBackend(BackendEntrypoint):
         several = isinstance(filename_or_obj, list | tuple)
         parts = [Part.open(manifest_of(path)) for path in (filename_or_obj if several else [filename_or_obj])]
         if not parts or any(part.mesh != parts[0].mesh for part in parts):
-            raise StoreError(f"xarray: expected parts on one mesh, got {sorted({str(p.mesh.shape) for p in parts})}; "
-                             "open them one by one")
+            raise StoreError(
+                f"xarray: expected parts on one mesh, got {sorted({str(p.mesh.shape) for p in parts})}; "
+                "open them one by one"
+            )
         units = "MeV" if all(part.manifest["kind"] == "part" for part in parts) else "1"
-        energy = xr.Variable(("shower", "r", "phi", "z"), indexing.LazilyIndexedArray(DenseShowers(parts)),
-                             {"units": units, "long_name": "visible energy" if units == "MeV" else "prefix value"},
-                             {"preferred_chunks": {"shower": _CHUNK_SHOWERS}})
+        energy = xr.Variable(
+            ("shower", "r", "phi", "z"),
+            indexing.LazilyIndexedArray(DenseShowers(parts)),
+            {"units": units, "long_name": "visible energy" if units == "MeV" else "prefix value"},
+            {"preferred_chunks": {"shower": _CHUNK_SHOWERS}},
+        )
         dataset = xr.Dataset({"energy": energy}, _coordinates(parts), _attributes(parts))
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped, errors="ignore")
@@ -111,6 +120,10 @@ def _coordinates(parts: Sequence[Part]) -> dict[str, xr.Variable]:
 
 
 def _attributes(parts: Sequence[Part]) -> dict[str, Any]:
-    return {"Conventions": "CF-1.11", "detector": " ".join(sorted({part.detector for part in parts})),
-            "particle": " ".join(sorted({part.particle for part in parts})),
-            "dr_mm": parts[0].mesh.dr_mm, "dz_mm": parts[0].mesh.dz_mm}
+    return {
+        "Conventions": "CF-1.11",
+        "detector": " ".join(sorted({part.detector for part in parts})),
+        "particle": " ".join(sorted({part.particle for part in parts})),
+        "dr_mm": parts[0].mesh.dr_mm,
+        "dz_mm": parts[0].mesh.dz_mm,
+    }

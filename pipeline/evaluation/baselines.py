@@ -27,8 +27,10 @@ class CalibratedCellSum:
         """Least squares of ln E_inc on ln E_vis; showers without visible energy are left out."""
         seen = visible_energy > 0
         if seen.sum() < 2:
-            raise ValueError(f"calibrated cell sum: expected at least 2 training showers with visible energy, "
-                             f"got {int(seen.sum())}; add training data")
+            raise ValueError(
+                f"calibrated cell sum: expected at least 2 training showers with visible energy, "
+                f"got {int(seen.sum())}; add training data"
+            )
         x, y = np.log(visible_energy[seen]), np.log(incident_energy[seen])
         variance = float(((x - x.mean()) ** 2).sum())
         slope = float(((x - x.mean()) * (y - y.mean())).sum() / variance) if variance > 0 else 0.0

@@ -79,8 +79,9 @@ def _labelled(reference: Features, sample: Features, rows: NDArray[np.intp]) -> 
 def score_cells(fit: Part, choose: Part, test: Features, seed: int, epochs: int = 25) -> NDArray[np.float64]:
     """Perceptron (128, 64), Adam 1e-3, batch 64; test scores of the epoch with the best AUC on `choose`."""
     centre, width = fit[0].mean(axis=0), fit[0].std()
-    network = MLPClassifier((128, 64), batch_size=min(64, len(fit[0])), alpha=1e-3, random_state=seed, max_iter=1,
-                            warm_start=True)
+    network = MLPClassifier(
+        (128, 64), batch_size=min(64, len(fit[0])), alpha=1e-3, random_state=seed, max_iter=1, warm_start=True
+    )
     best, scores = -1.0, np.zeros(len(test))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -94,8 +95,14 @@ def score_cells(fit: Part, choose: Part, test: Features, seed: int, epochs: int 
 
 def score_features(fit: Part, choose: Part, test: Features, seed: int, trees: int = 150) -> NDArray[np.float64]:
     """Boosted trees of 15 leaves, rate .1; test scores of the tree count with the best AUC on `choose`."""
-    model = HistGradientBoostingClassifier(max_iter=trees, max_leaf_nodes=15, learning_rate=0.1, min_samples_leaf=10,
-                                           early_stopping=False, random_state=seed)
+    model = HistGradientBoostingClassifier(
+        max_iter=trees,
+        max_leaf_nodes=15,
+        learning_rate=0.1,
+        min_samples_leaf=10,
+        early_stopping=False,
+        random_state=seed,
+    )
     model.fit(*fit)
     reached = [roc_auc_score(choose[1], s) for s in model.staged_decision_function(choose[0])]
     staged = model.staged_decision_function(test)
@@ -112,8 +119,16 @@ def cell_features(showers: RaggedShowers, threshold_mev: float) -> Features:
 
 def high_level_features(table: Table) -> Features:
     """Layer energies, centres, widths, hits, and the scalars of `OBSERVABLES`, logarithms where positive; (n, k)."""
-    scalars = ("sparsity", "first_moment_z", "first_moment_r", "second_moment_z", "second_moment_r",
-               "containment_radius", "azimuthal_asymmetry", "energy_response")
+    scalars = (
+        "sparsity",
+        "first_moment_z",
+        "first_moment_r",
+        "second_moment_z",
+        "second_moment_r",
+        "containment_radius",
+        "azimuthal_asymmetry",
+        "energy_response",
+    )
     logs = [np.log10(table[name] + 1e-8) for name in ("incident_energy", "visible_energy", "layer_energy")]
     columns = [*logs, table["layer_centres"], table["layer_hits"], *(table[name] for name in scalars)]
     return np.concatenate([c.reshape(len(c), -1) for c in columns], axis=1).astype(np.float32)

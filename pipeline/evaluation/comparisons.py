@@ -39,8 +39,20 @@ from pipeline.evaluation.observables import Table, rows_of
 from pipeline.evaluation.response import energy_bins, energy_edges
 
 Row = dict[str, Any]
-ROW_KEYS = ("experiment", "sample", "reference", "selection", "observable", "metric", "value", "error", "floor", "n",
-            "bins", "seed")
+ROW_KEYS = (
+    "experiment",
+    "sample",
+    "reference",
+    "selection",
+    "observable",
+    "metric",
+    "value",
+    "error",
+    "floor",
+    "n",
+    "bins",
+    "seed",
+)
 
 
 @dataclass(frozen=True)
@@ -109,8 +121,9 @@ def prepared(
         codes = bin_codes(reference, edges), bin_codes(sample, edges)
         return separation_of_codes(len(edges) + 1), *codes, len(edges) + 1
     group = quantile_groups(reference.sum(axis=0), bins)
-    grouped = [np.stack([side[:, group == g].sum(axis=1) for g in np.unique(group)], axis=1)
-               for side in (reference, sample)]
+    grouped = [
+        np.stack([side[:, group == g].sum(axis=1) for g in np.unique(group)], axis=1) for side in (reference, sample)
+    ]
     return METRICS[metric], grouped[0], grouped[1], grouped[0].shape[1]
 
 
@@ -127,27 +140,56 @@ def compare(reference: Table, sample: Table, spec: EvaluationSpec, seed: int) ->
     return rows
 
 
-def _row(selection: str, observable: str, metric: str, reference: NDArray[np.float64], sample: NDArray[np.float64],
-         spec: EvaluationSpec, seed: int, paired: bool) -> Row:
+def _row(
+    selection: str,
+    observable: str,
+    metric: str,
+    reference: NDArray[np.float64],
+    sample: NDArray[np.float64],
+    spec: EvaluationSpec,
+    seed: int,
+    paired: bool,
+) -> Row:
     function, ours, theirs, bins = prepared(metric, reference, sample, spec.bins)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = bootstrap_error(function, ours, theirs, spec.bootstrap,
-                                generator_for(seed, selection, observable, metric), paired)
+        error = bootstrap_error(
+            function, ours, theirs, spec.bootstrap, generator_for(seed, selection, observable, metric), paired
+        )
         value = function(ours, theirs)
-    return {"selection": selection, "observable": observable, "metric": metric, "value": finite(value),
-            "error": finite(error), "n": len(sample), "bins": bins, "seed": seed}
+    return {
+        "selection": selection,
+        "observable": observable,
+        "metric": metric,
+        "value": finite(value),
+        "error": finite(error),
+        "n": len(sample),
+        "bins": bins,
+        "seed": seed,
+    }
 
 
-def classifier_rows(reference: RaggedShowers, sample: RaggedShowers, ours: Table, theirs: Table,
-                    spec: EvaluationSpec, seed: int) -> list[Row]:
+def classifier_rows(
+    reference: RaggedShowers, sample: RaggedShowers, ours: Table, theirs: Table, spec: EvaluationSpec, seed: int
+) -> list[Row]:
     """The two small AUCs; n is showers a side, bins the number of trainings. None below 10 showers a side."""
     cells = [cell_features(side, spec.threshold_mev) for side in (reference, sample)]
     features = [high_level_features(table) for table in (ours, theirs)]
     rows: list[Row] = []
-    for metric, sides, scorer in (("auc_small_cells", cells, score_cells),
-                                  ("auc_small_features", features, score_features)):
+    for metric, sides, scorer in (
+        ("auc_small_cells", cells, score_cells),
+        ("auc_small_features", features, score_features),
+    ):
         auc = small_auc(sides[0], sides[1], scorer, spec.classifier_seeds, seed)
-        rows.append({"selection": "all", "observable": "classifier", "metric": metric,
-                     "value": auc.value if auc else None, "error": auc.error if auc else None,
-                     "n": min(len(reference), len(sample)), "bins": spec.classifier_seeds, "seed": seed})
+        rows.append(
+            {
+                "selection": "all",
+                "observable": "classifier",
+                "metric": metric,
+                "value": auc.value if auc else None,
+                "error": auc.error if auc else None,
+                "n": min(len(reference), len(sample)),
+                "bins": spec.classifier_seeds,
+                "seed": seed,
+            }
+        )
     return rows

@@ -36,8 +36,9 @@ class EvaluationError(ValueError):
     """Showers or predictions that cannot be compared; names the file, what was expected and the remedy."""
 
 
-def evaluate(config: Config, sample: str, reference_parts: Sequence[Path], sample_part: Path | None,
-             output: Path) -> None:
+def evaluate(
+    config: Config, sample: str, reference_parts: Sequence[Path], sample_part: Path | None, output: Path
+) -> None:
     """Evaluate a sample's part against the reference; `sample_part` None is the floor, the other Geant4 half.
 
     Raises `EvaluationError` when the sample cannot be brought to the evaluation's mesh or is empty.
@@ -54,8 +55,9 @@ def evaluate(config: Config, sample: str, reference_parts: Sequence[Path], sampl
     write_json(output, {"rows": [complete(row, config, sample) for row in rows], "tables": tables})
 
 
-def comparison(reference: RaggedShowers, sample: RaggedShowers, spec: EvaluationSpec,
-               seed: int) -> tuple[list[Row], dict[str, Any]]:
+def comparison(
+    reference: RaggedShowers, sample: RaggedShowers, spec: EvaluationSpec, seed: int
+) -> tuple[list[Row], dict[str, Any]]:
     """Rows and figure tables of showers that are already on the evaluation's mesh and cut."""
     ours, theirs = observe(reference), observe(sample)
     rows = compare(ours, theirs, spec, seed) + classifier_rows(reference, sample, ours, theirs, spec, seed)
@@ -66,8 +68,10 @@ def comparison(reference: RaggedShowers, sample: RaggedShowers, spec: Evaluation
 def evaluation_of(config: Config) -> EvaluationSpec:
     """The experiment's evaluation section; `EvaluationError` when it has none."""
     if config.evaluation is None:
-        raise EvaluationError(f"experiment '{config.experiment}': expected an 'evaluation' section, got none; "
-                              "add one to the configuration")
+        raise EvaluationError(
+            f"experiment '{config.experiment}': expected an 'evaluation' section, got none; "
+            "add one to the configuration"
+        )
     return config.evaluation
 
 
@@ -80,15 +84,21 @@ def comparable(showers: RaggedShowers, config: Config, where: str) -> RaggedShow
     try:
         factors = showers.mesh.factors_to(mesh)
     except ValueError:
-        raise EvaluationError(f"{where}: expected showers on a mesh that divides into the evaluation's {mesh}, "
-                              f"got {showers.mesh}; change evaluation.rebin or the run's recipe") from None
+        raise EvaluationError(
+            f"{where}: expected showers on a mesh that divides into the evaluation's {mesh}, "
+            f"got {showers.mesh}; change evaluation.rebin or the run's recipe"
+        ) from None
     return showers.rebin(factors).cut(spec.threshold_mev)
 
 
 def complete(row: Row, config: Config, sample: str) -> Row:
     """The row with every key of a metric row; its floor is filled in when all rows are collected."""
-    known = {"experiment": config.experiment, "sample": sample, "reference": evaluation_of(config).reference,
-             "floor": None} | row
+    known = {
+        "experiment": config.experiment,
+        "sample": sample,
+        "reference": evaluation_of(config).reference,
+        "floor": None,
+    } | row
     return {key: known[key] for key in ROW_KEYS}
 
 
@@ -106,8 +116,10 @@ def evaluate_predictions(config: Config, run: str, predictions: Path, parts: Seq
     truth = columns["incident_energy"]
     reference = comparable(held_out(opened, config.splits, "reference", len(truth)), config, "the reference")
     if not np.allclose(reference.incident_energy, truth, rtol=1e-5, atol=0):
-        raise EvaluationError(f"{predictions}: expected the incident energies of the reference's {len(truth)} "
-                              "showers in order of their hash, got others; delete the file and predict again")
+        raise EvaluationError(
+            f"{predictions}: expected the incident energies of the reference's {len(truth)} "
+            "showers in order of their hash, got others; delete the file and predict again"
+        )
     training = comparable(training_set(opened, config.splits, "train"), config, "the training split")
     line = CalibratedCellSum.fit(training.visible_energy, np.asarray(training.incident_energy, dtype=np.float64))
     cell_sum = line.predict(reference.visible_energy)
@@ -117,8 +129,20 @@ def evaluate_predictions(config: Config, run: str, predictions: Path, parts: Seq
         made = prediction_rows(truth, energy, sigma, edges, spec, config.seed)
         rows += [complete(row, config, name) for row in made]
         curves[name] = prediction_curve(truth, energy, sigma, edges)
-    write_json(output, {"rows": rows, "tables": {"kind": "prediction", "run": run, "baseline": BASELINE,
-                                                 "reference": spec.reference, "n": len(truth), "curves": curves}})
+    write_json(
+        output,
+        {
+            "rows": rows,
+            "tables": {
+                "kind": "prediction",
+                "run": run,
+                "baseline": BASELINE,
+                "reference": spec.reference,
+                "n": len(truth),
+                "curves": curves,
+            },
+        },
+    )
 
 
 def prediction_columns(path: Path) -> dict[str, Array]:
@@ -130,13 +154,17 @@ def prediction_columns(path: Path) -> dict[str, Array]:
         content = {key: [row.get(key) for row in content] for key in content[0]}
     missing = [c for c in PREDICTION_COLUMNS if not isinstance(content, dict) or c not in content]
     if missing:
-        raise EvaluationError(f"{path}: expected the columns {list(PREDICTION_COLUMNS)}, got none named {missing}; "
-                              "delete the file and predict again")
+        raise EvaluationError(
+            f"{path}: expected the columns {list(PREDICTION_COLUMNS)}, got none named {missing}; "
+            "delete the file and predict again"
+        )
     columns = {c: np.asarray(content[c], dtype=np.float64) for c in PREDICTION_COLUMNS}
     lengths = {len(c) for c in columns.values()}
     if lengths == {0} or len(lengths) > 1 or not all(np.isfinite(c).all() for c in columns.values()):
-        raise EvaluationError(f"{path}: expected columns of finite numbers of one length, got lengths "
-                              f"{sorted(lengths)}; delete the file and predict again")
+        raise EvaluationError(
+            f"{path}: expected columns of finite numbers of one length, got lengths "
+            f"{sorted(lengths)}; delete the file and predict again"
+        )
     return columns
 
 
@@ -155,30 +183,58 @@ def pull_width(truth: NDArray[Any], pull: NDArray[Any]) -> float:
     return float(pull.std())
 
 
-def prediction_rows(truth: Array, energy: Array, sigma: Array, edges: Array, spec: EvaluationSpec,
-                    seed: int) -> list[Row]:
+def prediction_rows(
+    truth: Array, energy: Array, sigma: Array, edges: Array, spec: EvaluationSpec, seed: int
+) -> list[Row]:
     """Resolution, bias and pull width over all energies and in each bin, with bootstrap errors."""
     pull = (energy - truth) / sigma
     rows: list[Row] = []
     bins = [(selection_name(low, high), chosen) for low, high, chosen in energy_bins(truth, edges)]
     for selection, chosen in [("all", np.arange(len(truth))), *bins]:
-        for metric, function, values in (("resolution", resolution, energy), ("bias", bias, energy),
-                                         ("pull_width", pull_width, pull)):
+        for metric, function, values in (
+            ("resolution", resolution, energy),
+            ("bias", bias, energy),
+            ("pull_width", pull_width, pull),
+        ):
             sides = truth[chosen], values[chosen]
-            error = bootstrap_error(function, *sides, spec.bootstrap,
-                                    generator_for(seed, selection, "incident_energy", metric), paired=True)
-            rows.append({"selection": selection, "observable": "incident_energy", "metric": metric,
-                         "value": finite(function(*sides)), "error": finite(error), "n": len(chosen), "bins": None,
-                         "seed": seed})
+            error = bootstrap_error(
+                function, *sides, spec.bootstrap, generator_for(seed, selection, "incident_energy", metric), paired=True
+            )
+            rows.append(
+                {
+                    "selection": selection,
+                    "observable": "incident_energy",
+                    "metric": metric,
+                    "value": finite(function(*sides)),
+                    "error": finite(error),
+                    "n": len(chosen),
+                    "bins": None,
+                    "seed": seed,
+                }
+            )
     return rows
 
 
 def prediction_curve(truth: Array, energy: Array, sigma: Array, edges: Array) -> dict[str, Any]:
     """What the figure draws: at most 2000 points, and per bin the spread of predicted / true and the mean sigma."""
     shown = slice(0, 2000)
-    bins = [{"low_mev": b.low_mev, "high_mev": b.high_mev, "energy_mev": b.energy_mev, "n": b.n, "bias": b.mean - 1,
-             "bias_error": b.mean_error, "resolution": b.sigma, "resolution_error": b.sigma_error}
-            for b in response(truth, energy, edges)]
+    bins = [
+        {
+            "low_mev": b.low_mev,
+            "high_mev": b.high_mev,
+            "energy_mev": b.energy_mev,
+            "n": b.n,
+            "bias": b.mean - 1,
+            "bias_error": b.mean_error,
+            "resolution": b.sigma,
+            "resolution_error": b.sigma_error,
+        }
+        for b in response(truth, energy, edges)
+    ]
     relative = [float(np.mean(sigma[rows] / truth[rows])) for _, _, rows in energy_bins(truth, edges)]
-    return {"true_mev": plain(truth[shown]), "predicted_mev": plain(energy[shown]), "sigma_mev": plain(sigma[shown]),
-            "bins": [b | {"mean_sigma": s} for b, s in zip(bins, relative, strict=True)]}
+    return {
+        "true_mev": plain(truth[shown]),
+        "predicted_mev": plain(energy[shown]),
+        "sigma_mev": plain(sigma[shown]),
+        "bins": [b | {"mean_sigma": s} for b, s in zip(bins, relative, strict=True)],
+    }

@@ -113,8 +113,12 @@ METRICS: dict[str, Metric] = {
     "distance": correlation_distance,
     "separation_power": separation_of_counts,
 }
-PERFECT: dict[str, float] = {"mean_ratio": 1.0, "spread_ratio": 1.0, "auc_small_cells": 0.5,
-                             "auc_small_features": 0.5}  # all others: 0
+PERFECT: dict[str, float] = {
+    "mean_ratio": 1.0,
+    "spread_ratio": 1.0,
+    "auc_small_cells": 0.5,
+    "auc_small_features": 0.5,
+}  # all others: 0
 
 
 # ------------------------------------------------------------------------------- errors

@@ -48,8 +48,15 @@ class Hits:
     def of(cls, showers: RaggedShowers) -> Hits:
         """The hits of ragged showers, their flat cell index taken apart."""
         r, phi, z = np.unravel_index(showers.cell.astype(np.intp), showers.mesh.shape)
-        return cls(showers.shower_of_hit, r, phi, z, showers.energy.astype(np.float64),
-                   np.asarray(showers.incident_energy, dtype=np.float64), showers.mesh)
+        return cls(
+            showers.shower_of_hit,
+            r,
+            phi,
+            z,
+            showers.energy.astype(np.float64),
+            np.asarray(showers.incident_energy, dtype=np.float64),
+            showers.mesh,
+        )
 
     def __len__(self) -> int:
         """Number of showers."""

@@ -93,8 +93,18 @@ def response(incident_energy: Array, energy: Array, edges: Array) -> list[Respon
     for low, high, rows in energy_bins(incident_energy, edges):
         x = energy[rows] / incident_energy[rows]
         sigma, sigma_error = spread_with_error(x)
-        answer.append(ResponseBin(low, high, float(1 / np.mean(1 / incident_energy[rows])), len(rows),
-                                  float(x.mean()), sigma / float(np.sqrt(len(rows))), sigma, sigma_error))
+        answer.append(
+            ResponseBin(
+                low,
+                high,
+                float(1 / np.mean(1 / incident_energy[rows])),
+                len(rows),
+                float(x.mean()),
+                sigma / float(np.sqrt(len(rows))),
+                sigma,
+                sigma_error,
+            )
+        )
     return answer
 
 

@@ -48,8 +48,10 @@ def collect(config: Config, evaluations: Sequence[Path]) -> list[Row]:
     rows = list({_place(row): row for row in rows}.values())
     floors = {_what(row): row["value"] for row in rows if row["sample"] == FLOOR}
     order = {name: i for i, name in enumerate([FLOOR, *config.samples])}
-    return sorted(({**row, "floor": floors.get(_what(row))} for row in rows),
-                  key=lambda row: (order.get(row["sample"], len(order)), *_place(row)))
+    return sorted(
+        ({**row, "floor": floors.get(_what(row))} for row in rows),
+        key=lambda row: (order.get(row["sample"], len(order)), *_place(row)),
+    )
 
 
 def _what(row: Row) -> tuple[str, str, str]:
@@ -62,8 +64,9 @@ def _place(row: Row) -> tuple[Any, ...]:
     return row["sample"], row["observable"], row["metric"], numbers, row["selection"]
 
 
-def significance(value: float | None, error: float | None, floor: float | None, floor_error: float | None,
-                 perfect: float) -> float | None:
+def significance(
+    value: float | None, error: float | None, floor: float | None, floor_error: float | None, perfect: float
+) -> float | None:
     """How many errors farther from perfect than the floor is; negative when nearer, None when unknown."""
     if value is None or floor is None:
         return None
@@ -83,13 +86,26 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         for sample in samples:
             row = chosen.get((sample, observable, metric, "all"))
             if row is not None:
-                sigma = significance(row["value"], row["error"], floor.get("value"), floor.get("error"),
-                                     PERFECT.get(metric, 0.0))
-                cells[sample] = {"value": row["value"], "error": row["error"], "n": row["n"],
-                                 "sigma": None if sample == FLOOR else sigma}
+                sigma = significance(
+                    row["value"], row["error"], floor.get("value"), floor.get("error"), PERFECT.get(metric, 0.0)
+                )
+                cells[sample] = {
+                    "value": row["value"],
+                    "error": row["error"],
+                    "n": row["n"],
+                    "sigma": None if sample == FLOOR else sigma,
+                }
         if cells:
-            lines.append({"group": group, "observable": observable, "metric": metric, "label": label,
-                          "perfect": PERFECT.get(metric, 0.0), "cells": cells})
+            lines.append(
+                {
+                    "group": group,
+                    "observable": observable,
+                    "metric": metric,
+                    "label": label,
+                    "perfect": PERFECT.get(metric, 0.0),
+                    "cells": cells,
+                }
+            )
     return {"samples": samples, "lines": lines}
 
 
@@ -99,11 +115,15 @@ def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, P
     samples = {t["sample"]: t for t in contents if t["kind"] == "sample"}
     names = [name for name in [FLOOR, *config.samples] if name in samples]
     names += sorted(set(samples) - set(names))
-    return {"reference": contents[0]["reference"] if contents else "", "samples": names,
-            "evaluations": {name: samples[name] for name in names},
-            "predictions": {t["run"]: t for t in contents if t["kind"] == "prediction"},
-            "training": {run: read_lines(path) for run, path in (training or {}).items()},
-            "summary": summarise(collect(config, evaluations)), "images": config.figures.images}
+    return {
+        "reference": contents[0]["reference"] if contents else "",
+        "samples": names,
+        "evaluations": {name: samples[name] for name in names},
+        "predictions": {t["run"]: t for t in contents if t["kind"] == "prediction"},
+        "training": {run: read_lines(path) for run, path in (training or {}).items()},
+        "summary": summarise(collect(config, evaluations)),
+        "images": config.figures.images,
+    }
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -47,9 +47,11 @@ def plain(values: NDArray[np.generic]) -> list[Any]:
 
 def profile_tables(reference: Table, sample: Table, mesh: CylinderMesh) -> Record:
     """Mean energy per slice with its standard error, for the three directions."""
-    positions = {"longitudinal": (mesh.z_mm, "depth $z$ [mm]", mesh.dz_mm),
-                 "radial": (mesh.r_mm, "radius $r$ [mm]", mesh.dr_mm),
-                 "azimuthal": (mesh.phi_rad, "azimuth $\\phi$ [rad]", 2 * np.pi / mesh.n_phi)}
+    positions = {
+        "longitudinal": (mesh.z_mm, "depth $z$ [mm]", mesh.dz_mm),
+        "radial": (mesh.r_mm, "radius $r$ [mm]", mesh.dr_mm),
+        "azimuthal": (mesh.phi_rad, "azimuth $\\phi$ [rad]", 2 * np.pi / mesh.n_phi),
+    }
     tables: Record = {}
     for name, column in PROFILES.items():
         position, label, size = positions[name]
@@ -72,9 +74,12 @@ def histogram_edges(reference: NDArray[np.float64]) -> NDArray[np.float64]:
 def histogram(reference: NDArray[np.float64], sample: NDArray[np.float64], label: str) -> Record:
     """Counts of both sides in common bins, and how many showers there were (those outside the bins included)."""
     edges = histogram_edges(reference)
-    return {"label": label, "edges": plain(edges),
-            "reference": {"counts": np.histogram(reference, edges)[0].tolist(), "total": len(reference)},
-            "sample": {"counts": np.histogram(sample, edges)[0].tolist(), "total": len(sample)}}
+    return {
+        "label": label,
+        "edges": plain(edges),
+        "reference": {"counts": np.histogram(reference, edges)[0].tolist(), "total": len(reference)},
+        "sample": {"counts": np.histogram(sample, edges)[0].tolist(), "total": len(sample)},
+    }
 
 
 def spectrum_table(reference: Table, sample: Table, threshold_mev: float) -> Record:
@@ -83,8 +88,7 @@ def spectrum_table(reference: Table, sample: Table, threshold_mev: float) -> Rec
     The range follows from the reference alone, so that all samples share it: its hits and half a decade above.
     """
     keep = slice(0, 4 * ((len(CELL_LOG10_EDGES) - 1) // 4))
-    grouped = [t["cell_energy"][:, keep].reshape(len(t["cell_energy"]), -1, 4).sum(axis=2)
-               for t in (reference, sample)]
+    grouped = [t["cell_energy"][:, keep].reshape(len(t["cell_energy"]), -1, 4).sum(axis=2) for t in (reference, sample)]
     filled = np.flatnonzero(grouped[0].sum(axis=0))
     first, last = (int(filled[0]), min(int(filled[-1]) + 6, grouped[0].shape[1])) if len(filled) else (0, 1)
     table: Record = {"edges": plain(10 ** CELL_LOG10_EDGES[::4][first : last + 1]), "threshold_mev": threshold_mev}
@@ -102,20 +106,28 @@ def response_tables(reference: Table, sample: Table, bins: int) -> Record:
     histograms = []
     for low, high, rows in energy_bins(incident, edges):
         other = sample["energy_response"][theirs.get(low, np.zeros(0, dtype=np.intp))]
-        histograms.append({"selection": selection_name(low, high), "low_mev": low, "high_mev": high}
-                          | histogram(reference["energy_response"][rows], other, "$E_{vis} / E_{inc}$"))
+        histograms.append(
+            {"selection": selection_name(low, high), "low_mev": low, "high_mev": high}
+            | histogram(reference["energy_response"][rows], other, "$E_{vis} / E_{inc}$")
+        )
     fine = max(bins, min(FINE_ENERGY_BINS, len(incident) // SHOWERS_PER_FINE_BIN))
-    return {"histograms": histograms,
-            **{side: response_curve(t["incident_energy"], t["visible_energy"], energy_edges(incident, fine))
-               for side, t in (("reference", reference), ("sample", sample))}}
+    return {
+        "histograms": histograms,
+        **{
+            side: response_curve(t["incident_energy"], t["visible_energy"], energy_edges(incident, fine))
+            for side, t in (("reference", reference), ("sample", sample))
+        },
+    }
 
 
 def response_curve(incident: NDArray[np.float64], energy: NDArray[np.float64], edges: NDArray[np.float64]) -> Record:
     """Response and resolution per energy bin, and the fit of the resolution where there are bins enough."""
     bins = response(incident, energy, edges)
     fit = fit_resolution(bins)
-    return {"bins": [asdict(b) | {"resolution": b.resolution, "resolution_error": b.resolution_error} for b in bins],
-            "fit": asdict(fit) if fit else None}
+    return {
+        "bins": [asdict(b) | {"resolution": b.resolution, "resolution_error": b.resolution_error} for b in bins],
+        "fit": asdict(fit) if fit else None,
+    }
 
 
 def image_rows(incident: NDArray[np.float64], count: int = IMAGES) -> NDArray[np.intp]:
@@ -140,14 +152,20 @@ def image_tables(reference: RaggedShowers, sample: RaggedShowers) -> Record:
         away = np.abs(np.log(sample.incident_energy[None, :] / reference.incident_energy[rows][:, None]))
         partners = away.argmin(axis=1)
     mesh = reference.mesh
-    return {"r_mm": mesh.n_r * mesh.dr_mm, "z_mm": mesh.n_z * mesh.dz_mm,
-            "reference": _images(reference.take(rows)), "sample": _images(sample.take(partners))}
+    return {
+        "r_mm": mesh.n_r * mesh.dr_mm,
+        "z_mm": mesh.n_z * mesh.dz_mm,
+        "reference": _images(reference.take(rows)),
+        "sample": _images(sample.take(partners)),
+    }
 
 
 def _images(showers: RaggedShowers) -> list[Record]:
     views = side_view(showers)
-    return [{"incident_energy_mev": float(e), "energy_mev": np.round(view, 4).tolist()}
-            for e, view in zip(showers.incident_energy, views, strict=True)]
+    return [
+        {"incident_energy_mev": float(e), "energy_mev": np.round(view, 4).tolist()}
+        for e, view in zip(showers.incident_energy, views, strict=True)
+    ]
 
 
 def figure_tables(reference: Table, sample: Table, mesh: CylinderMesh, threshold_mev: float, bins: int) -> Record:
@@ -160,6 +178,8 @@ def figure_tables(reference: Table, sample: Table, mesh: CylinderMesh, threshold
         "response": response_tables(reference, sample, bins),
         "cell_spectrum": spectrum_table(reference, sample, threshold_mev),
         "histograms": {name: histogram(reference[name], sample[name], label) for name, label in HISTOGRAMS.items()},
-        "layer_correlation": {"reference": plain(layer_correlation(reference["layer_energy"])),
-                              "sample": plain(layer_correlation(sample["layer_energy"]))},
+        "layer_correlation": {
+            "reference": plain(layer_correlation(reference["layer_energy"])),
+            "sample": plain(layer_correlation(sample["layer_energy"])),
+        },
     }

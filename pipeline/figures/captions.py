@@ -5,29 +5,31 @@ A test holds the two equal. Definitions: docs/metrics.md.
 
 from __future__ import annotations
 
-_COMMON = ("Points and filled area: Geant4 test showers; lines: generated showers at exactly the same conditions. "
-           "Hatched: statistical error of Geant4; grey: departure of a second, disjoint Geant4 sample (the floor).")
+_COMMON = (
+    "Points and filled area: Geant4 test showers; lines: generated showers at exactly the same conditions. "
+    "Hatched: statistical error of Geant4; grey: departure of a second, disjoint Geant4 sample (the floor)."
+)
 
 CAPTIONS: dict[str, str] = {
     "summary": "Every sample and observable over all energies, with its bootstrap error and its distance from the "
-               "Geant4 floor in units of the combined error. The floor compares two disjoint Geant4 samples.",
+    "Geant4 floor in units of the combined error. The floor compares two disjoint Geant4 samples.",
     "longitudinal_profile": f"Mean visible energy per layer against depth. {_COMMON}",
     "radial_profile": f"Mean visible energy per ring against the distance from the axis. {_COMMON}",
     "azimuthal_profile": f"Mean visible energy per azimuthal sector, flat at perpendicular incidence. {_COMMON}",
     "energy_response": f"Visible over incident energy in bins of the incident energy. {_COMMON}",
     "linearity": "Mean of visible over incident energy, against the incident energy, with statistical errors.",
     "resolution": "Relative width of the response against the incident energy, with the fit of a stochastic and a "
-                  "constant term added in quadrature (E in GeV).",
+    "constant term added in quadrature (E in GeV).",
     "cell_spectrum": "Number of cells above threshold per shower, in bins of the cell's visible energy. The dotted "
-                     f"line is the threshold. {_COMMON}",
+    f"line is the threshold. {_COMMON}",
     "hits": f"Number of cells above threshold per shower. {_COMMON}",
     "moments": f"First and second moments of the energy along depth and radius, per shower. {_COMMON}",
     "azimuthal_asymmetry": "|sum E exp(i phi)| / E of each shower: a collective quantity that no profile sees, and "
-                           f"that independent cells get wrong. {_COMMON}",
+    f"that independent cells get wrong. {_COMMON}",
     "shower_images": "Side views of single showers, energy summed over each half of the azimuth: Geant4 above, "
-                     "generated below at the same conditions (showers differ as two Geant4 showers would).",
+    "generated below at the same conditions (showers differ as two Geant4 showers would).",
     "energy_prediction": "Left: predicted over true incident energy of test showers. Right: standard deviation of the "
-                         "relative error per energy bin, beside the calibrated cell sum (a line in log E fitted on the "
-                         "training split) and the head's own mean uncertainty.",
+    "relative error per energy bin, beside the calibrated cell sum (a line in log E fitted on the "
+    "training split) and the head's own mean uncertainty.",
     "training_curves": "Loss of the training and the validation split against the number of showers seen.",
 }

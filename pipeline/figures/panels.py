@@ -69,25 +69,51 @@ def draw_curves(ax: Axes, reference: Curve, samples: Curves, styles: Mapping[str
         if name != "floor":
             look = styles[name]
             ax.stairs(curve.values, curve.edges, label=shown(name), **look.line_style(), zorder=3)
-            _band(ax, curve.edges, curve.values - curve.errors, curve.values + curve.errors, color=look.colour,
-                  alpha=0.18, linewidth=0, zorder=2)
-    ax.errorbar(reference.centres, reference.values, reference.errors, **REFERENCE_LOOK.point_style(), label="Geant4",
-                zorder=4)
+            _band(
+                ax,
+                curve.edges,
+                curve.values - curve.errors,
+                curve.values + curve.errors,
+                color=look.colour,
+                alpha=0.18,
+                linewidth=0,
+                zorder=2,
+            )
+    ax.errorbar(
+        reference.centres, reference.values, reference.errors, **REFERENCE_LOOK.point_style(), label="Geant4", zorder=4
+    )
 
 
 def draw_ratio(ax: Axes, reference: Curve, samples: Curves, styles: Mapping[str, Look]) -> None:
     """Samples over the reference; bins that the reference leaves empty are not shown."""
     ok = reference.values > 0
     relative = _over(reference.errors, reference.values, ok)
-    _band(ax, reference.edges, 1 - relative, 1 + relative, facecolor="none", edgecolor="#8a8f99", hatch="//////",
-          linewidth=0, zorder=1)
+    _band(
+        ax,
+        reference.edges,
+        1 - relative,
+        1 + relative,
+        facecolor="none",
+        edgecolor="#8a8f99",
+        hatch="//////",
+        linewidth=0,
+        zorder=1,
+    )
     away = [3 * np.nanmedian(relative)] if ok.any() else [0.1]
     offsets = _spread(len([n for n in samples if n != "floor"]))
     for name, curve in samples.items():
         ratio, error = (_over(v, reference.values, ok) for v in (curve.values, curve.errors))
         if name == "floor":
-            _band(ax, curve.edges, 1 - np.abs(ratio - 1), 1 + np.abs(ratio - 1), color=FLOOR, alpha=0.55, linewidth=0,
-                  zorder=0)
+            _band(
+                ax,
+                curve.edges,
+                1 - np.abs(ratio - 1),
+                1 + np.abs(ratio - 1),
+                color=FLOOR,
+                alpha=0.55,
+                linewidth=0,
+                zorder=0,
+            )
         else:
             position = curve.centres + next(offsets) * np.diff(curve.edges)
             ax.errorbar(position, ratio, error, **styles[name].point_style(), zorder=3)
@@ -107,12 +133,25 @@ def finish_ratio(ax: Axes, away: float) -> None:
 def legend(ax: Axes | Figure, samples: Sequence[str], **options: Any) -> None:
     """Geant4, the samples, and what the bands of the ratio panel are."""
     styles = looks(samples)
-    handles: list[Any] = [Line2D([], [], color=REFERENCE_LOOK.colour, marker=REFERENCE_LOOK.marker, linestyle="none",
-                                 markersize=4, label="Geant4")]
-    handles += [Line2D([], [], label=shown(name), marker=styles[name].marker, markersize=4, **styles[name].line_style())
-                for name in samples if name != "floor"]
-    handles.append(Patch(facecolor="none", edgecolor="#8a8f99", hatch="//////", linewidth=0,
-                         label="Geant4 stat. error"))
+    handles: list[Any] = [
+        Line2D(
+            [],
+            [],
+            color=REFERENCE_LOOK.colour,
+            marker=REFERENCE_LOOK.marker,
+            linestyle="none",
+            markersize=4,
+            label="Geant4",
+        )
+    ]
+    handles += [
+        Line2D([], [], label=shown(name), marker=styles[name].marker, markersize=4, **styles[name].line_style())
+        for name in samples
+        if name != "floor"
+    ]
+    handles.append(
+        Patch(facecolor="none", edgecolor="#8a8f99", hatch="//////", linewidth=0, label="Geant4 stat. error")
+    )
     if "floor" in samples:
         handles.append(Patch(facecolor=FLOOR, alpha=0.55, linewidth=0, label="Geant4 floor"))
     ax.legend(handles=handles, **({"loc": "best"} | options))

@@ -33,9 +33,17 @@ class ReportError(ValueError):
     """A report that cannot be written; names the figure and the missing file."""
 
 
-def write_report(path: Path, *, title: str, rows: Sequence[Record], figures: Mapping[str, Path],
-                 summary: Mapping[str, Any] | None = None, configuration: str = "",
-                 lineage: Mapping[str, Any] | None = None, measured: Mapping[str, Any] | None = None) -> None:
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    rows: Sequence[Record],
+    figures: Mapping[str, Path],
+    summary: Mapping[str, Any] | None = None,
+    configuration: str = "",
+    lineage: Mapping[str, Any] | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> None:
     """Write the page; `figures` maps names to PDFs whose PNGs lie beside them, in the order of the page.
 
     summary: what `pipeline.evaluation.summary.summarise` returns; lineage, measured: any JSON-able records by name.
@@ -43,13 +51,23 @@ def write_report(path: Path, *, title: str, rows: Sequence[Record], figures: Map
     """
     table = summary_table(summary or {"samples": [], "lines": []})
     shown_figures = {name: pdf for name, pdf in figures.items() if name != "summary" or not table["lines"]}
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     page = environment.get_template("report.html.j2").render(
-        title=title, categories=grouped(shown_figures, Path(path).parent), lights=legend_entries(),
+        title=title,
+        categories=grouped(shown_figures, Path(path).parent),
+        lights=legend_entries(),
         summary=table | {"pdf": _relative(figures["summary"], path) if "summary" in figures else ""},
         predictions=prediction_table(rows),
-        bins=binned_table(rows), rows=rows, configuration=configuration, facts=facts(rows),
+        bins=binned_table(rows),
+        rows=rows,
+        configuration=configuration,
+        facts=facts(rows),
         lineage={name: pretty(record) for name, record in (lineage or {}).items()},
         measured=[(name, flat(record)) for name, record in sorted((measured or {}).items())],
     )
@@ -68,13 +86,20 @@ def grouped(figures: Mapping[str, Path], folder: Path) -> list[Record]:
         if not image.is_file():
             raise ReportError(f"figure '{name}': expected {image}, found no file; draw the figure again")
         uri = "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
-        record = {"name": name, "title": shown(name).capitalize(), "caption": CAPTIONS.get(name, ""), "uri": uri,
-                  "wide": name in ("summary", "energy_response", "moments", "shower_images", "energy_prediction",
-                                   "training_curves"),
-                  "pdf": _relative(pdf, folder / "report.html")}
+        record = {
+            "name": name,
+            "title": shown(name).capitalize(),
+            "caption": CAPTIONS.get(name, ""),
+            "uri": uri,
+            "wide": name
+            in ("summary", "energy_response", "moments", "shower_images", "energy_prediction", "training_curves"),
+            "pdf": _relative(pdf, folder / "report.html"),
+        }
         categories.setdefault(CATEGORIES.get(name, "Figures"), []).append(record)
-    return [{"name": name, "anchor": name.lower().replace(" ", "-"), "figures": members}
-            for name, members in categories.items()]
+    return [
+        {"name": name, "anchor": name.lower().replace(" ", "-"), "figures": members}
+        for name, members in categories.items()
+    ]
 
 
 def _relative(pdf: Path, page: Path) -> str:
@@ -98,8 +123,10 @@ def light_class(sigma: float | None) -> str:
 
 def legend_entries() -> list[Record]:
     """Class, mark and meaning of each light."""
-    return [{"class": name, "mark": mark, "text": plain_text(text)}
-            for name, (_, _, mark, text) in zip(_CLASSES, LIGHTS, strict=True)]
+    return [
+        {"class": name, "mark": mark, "text": plain_text(text)}
+        for name, (_, _, mark, text) in zip(_CLASSES, LIGHTS, strict=True)
+    ]
 
 
 def summary_table(summary: Mapping[str, Any]) -> Record:
@@ -111,10 +138,23 @@ def summary_table(summary: Mapping[str, Any]) -> Record:
         for sample in summary["samples"]:
             cell = line["cells"].get(sample) or {"value": None, "error": None, "sigma": None, "n": 0}
             kind = light_class(cell["sigma"])
-            cells.append({"class": kind, "mark": marks[kind], "text": number(cell["value"], cell["error"]),
-                          "sigma": "" if cell["sigma"] is None else f"{cell['sigma']:+.1f} σ"})
-        lines.append({"group": line["group"], "label": plain_text(line["label"]), "cells": cells,
-                      "id": f"{line['observable']} / {line['metric']}", "perfect": f"{line['perfect']:g}"})
+            cells.append(
+                {
+                    "class": kind,
+                    "mark": marks[kind],
+                    "text": number(cell["value"], cell["error"]),
+                    "sigma": "" if cell["sigma"] is None else f"{cell['sigma']:+.1f} σ",
+                }
+            )
+        lines.append(
+            {
+                "group": line["group"],
+                "label": plain_text(line["label"]),
+                "cells": cells,
+                "id": f"{line['observable']} / {line['metric']}",
+                "perfect": f"{line['perfect']:g}",
+            }
+        )
     return {"samples": [shown(s) for s in summary["samples"]], "lines": lines}
 
 
@@ -136,9 +176,10 @@ def _pivot(rows: Sequence[Record], samples: Sequence[str], key: Any) -> Record:
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         lines.setdefault(key(row), {})[row["sample"]] = number(row["value"], row["error"])
-    return {"samples": [shown(s) for s in samples],
-            "lines": [{"labels": labels, "cells": [cells.get(s, "") for s in samples]}
-                      for labels, cells in lines.items()]}
+    return {
+        "samples": [shown(s) for s in samples],
+        "lines": [{"labels": labels, "cells": [cells.get(s, "") for s in samples]} for labels, cells in lines.items()],
+    }
 
 
 def facts(rows: Sequence[Record]) -> list[tuple[str, str]]:
@@ -147,8 +188,12 @@ def facts(rows: Sequence[Record]) -> list[tuple[str, str]]:
     if not compared:
         return []
     samples = [s for s in dict.fromkeys(r["sample"] for r in compared) if s != "floor"]
-    return [("reference", compared[0]["reference"]), ("showers a side", str(compared[0]["n"])),
-            ("samples", ", ".join(shown(s) for s in samples) or "none"), ("metric rows", str(len(rows)))]
+    return [
+        ("reference", compared[0]["reference"]),
+        ("showers a side", str(compared[0]["n"])),
+        ("samples", ", ".join(shown(s) for s in samples) or "none"),
+        ("metric rows", str(len(rows))),
+    ]
 
 
 def pretty(record: Any) -> str:

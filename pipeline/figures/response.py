@@ -81,15 +81,19 @@ def _response_points(ax: Axes, name: str, curve: Mapping[str, Any], quantity: st
         style |= {"marker": "_", "markersize": 10, "zorder": 1}
     if fit is not None:
         fine = np.geomspace(energy.min(), energy.max(), 100) / _GEV
-        ax.plot(fine, 100 * np.hypot(fit["stochastic"] / np.sqrt(fine), fit["constant"]), linewidth=1.1,
-                **look.line_style())
-        label += (f": $({100 * fit['stochastic']:.1f} \\pm {100 * fit['stochastic_error']:.1f})\\%/\\sqrt{{E}} "
-                  f"\\oplus ({100 * fit['constant']:.1f} \\pm {100 * fit['constant_error']:.1f})\\%$")
+        ax.plot(
+            fine, 100 * np.hypot(fit["stochastic"] / np.sqrt(fine), fit["constant"]), linewidth=1.1, **look.line_style()
+        )
+        label += (
+            f": $({100 * fit['stochastic']:.1f} \\pm {100 * fit['stochastic_error']:.1f})\\%/\\sqrt{{E}} "
+            f"\\oplus ({100 * fit['constant']:.1f} \\pm {100 * fit['constant_error']:.1f})\\%$"
+        )
     ax.errorbar(shift * energy / _GEV, 100 * value, 100 * error, **({"zorder": 3} | style), label=label)
 
 
-def _response_ratio(ax: Axes, name: str, curve: Mapping[str, Any], reference: Mapping[str, Any], quantity: str,
-                    look: Look, shift: float) -> list[float]:
+def _response_ratio(
+    ax: Axes, name: str, curve: Mapping[str, Any], reference: Mapping[str, Any], quantity: str, look: Look, shift: float
+) -> list[float]:
     """Points over Geant4 in the bins that both have; returns how far they are from 1."""
     ours = {b["low_mev"]: b[quantity] for b in reference["bins"]}
     bins = [b for b in curve["bins"] if ours.get(b["low_mev"])]

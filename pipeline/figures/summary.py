@@ -69,8 +69,17 @@ def summary(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     return figure, dict(data)
 
 
-def _line(ax: Any, top: float, height: float, line: Mapping[str, Any], samples: list[str], label: float,
-          width: float, total: float, above: str | bool) -> None:
+def _line(
+    ax: Any,
+    top: float,
+    height: float,
+    line: Mapping[str, Any],
+    samples: list[str],
+    label: float,
+    width: float,
+    total: float,
+    above: str | bool,
+) -> None:
     middle = top + height / 2
     if above != line["group"]:
         ax.plot([0, total], [top, top], color=MUTED, linewidth=0.9)
@@ -79,18 +88,34 @@ def _line(ax: Any, top: float, height: float, line: Mapping[str, Any], samples: 
         cell = line["cells"].get(sample)
         left = label + width * j
         colour, mark = light(cell["sigma"]) if cell else UNKNOWN
-        ax.add_patch(Rectangle((left + 0.03, top + 0.02), width - 0.06, height - 0.04, facecolor=colour, linewidth=0.5,
-                               edgecolor=GRID))
+        ax.add_patch(
+            Rectangle(
+                (left + 0.03, top + 0.02), width - 0.06, height - 0.04, facecolor=colour, linewidth=0.5, edgecolor=GRID
+            )
+        )
         ax.text(left + 0.1, middle, mark, va="center", fontsize=8)
         if cell:
             ax.text(left + 0.28, middle, number(cell["value"], cell["error"]), va="center", fontsize=8)
         if cell and cell["sigma"] is not None:
-            ax.text(left + width - 0.08, middle, rf"{cell['sigma']:+.1f}$\sigma$", va="center", ha="right", fontsize=7,
-                    color="#3a3f48")
+            ax.text(
+                left + width - 0.08,
+                middle,
+                rf"{cell['sigma']:+.1f}$\sigma$",
+                va="center",
+                ha="right",
+                fontsize=7,
+                color="#3a3f48",
+            )
 
 
 def _key(ax: Any, left: float, middle: float, width: float) -> None:
     ax.text(0.05, middle, r"all energies; $\sigma$ from the floor", va="center", fontsize=7.5, color=MUTED)
     for i, (_, colour, mark, text) in enumerate(LIGHTS):
-        ax.text(left + 0.03 + i * width, middle, f"{mark} {text}", va="center", fontsize=7.3,
-                bbox={"facecolor": colour, "edgecolor": "none", "pad": 2})
+        ax.text(
+            left + 0.03 + i * width,
+            middle,
+            f"{mark} {text}",
+            va="center",
+            fontsize=7.3,
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 2},
+        )

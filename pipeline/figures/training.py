@@ -36,7 +36,7 @@ def training_curves(tables: Tables) -> Drawn:
     for ax, (name, rows) in zip(axes, runs.items(), strict=False):
         _training_panel(ax, rows)
         heading(ax, shown(name))
-    for ax in axes[len(runs):]:
+    for ax in axes[len(runs) :]:
         ax.set_axis_off()
     axes[0].legend(loc="upper right")
     return figure, runs
@@ -47,9 +47,10 @@ def _drawable(row: Mapping[str, Any]) -> bool:
 
 
 def _training_panel(ax: Axes, rows: list[dict[str, Any]]) -> None:
-    styles = {"train": {"color": "#0072b2", "linewidth": 1.0, "alpha": 0.75},
-              "validation": {"color": "#d55e00", "marker": "s", "markersize": 3.5, "linestyle": "--",
-                             "linewidth": 1.4}}
+    styles = {
+        "train": {"color": "#0072b2", "linewidth": 1.0, "alpha": 0.75},
+        "validation": {"color": "#d55e00", "marker": "s", "markersize": 3.5, "linestyle": "--", "linewidth": 1.4},
+    }
     for split, style in styles.items():
         chosen = sorted((r["samples"] / 1e3, r["loss"]) for r in rows if r.get("split") == split)
         if chosen:
@@ -82,8 +83,18 @@ def energy_prediction(tables: Tables) -> Drawn:
 def _ratio_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping[str, Any], look: Look) -> None:
     true = np.asarray(head["true_mev"])
     for curve, style, name in ((baseline, _BASELINE, "calibrated cell sum"), (head, look, shown(run))):
-        ax.plot(true / _GEV, np.asarray(curve["predicted_mev"]) / true, marker=style.marker, markersize=2.2,
-                linestyle="none", color=style.colour, alpha=0.5, markeredgewidth=0, label=name, rasterized=True)
+        ax.plot(
+            true / _GEV,
+            np.asarray(curve["predicted_mev"]) / true,
+            marker=style.marker,
+            markersize=2.2,
+            linestyle="none",
+            color=style.colour,
+            alpha=0.5,
+            markeredgewidth=0,
+            label=name,
+            rasterized=True,
+        )
     ax.axhline(1, color="black", linewidth=0.9)
     ax.set_xscale("log")
     spread = max(b["resolution"] for b in baseline["bins"])
@@ -95,14 +106,27 @@ def _ratio_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping[
 
 def _spread_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping[str, Any], look: Look) -> None:
     for curve, style, name in ((baseline, _BASELINE, "calibrated cell sum"), (head, look, shown(run))):
-        energy, spread, error = (np.array([b[k] for b in curve["bins"]])
-                                 for k in ("energy_mev", "resolution", "resolution_error"))
+        energy, spread, error = (
+            np.array([b[k] for b in curve["bins"]]) for k in ("energy_mev", "resolution", "resolution_error")
+        )
         half = np.array([[e - b["low_mev"], b["high_mev"] - e] for e, b in zip(energy, curve["bins"], strict=True)]).T
-        ax.errorbar(energy / _GEV, 100 * spread, 100 * error, np.maximum(half, 0) / _GEV,
-                    **style.point_style() | {"markersize": 5.5}, label=name)
+        ax.errorbar(
+            energy / _GEV,
+            100 * spread,
+            100 * error,
+            np.maximum(half, 0) / _GEV,
+            **style.point_style() | {"markersize": 5.5},
+            label=name,
+        )
     sigma, low, high = (np.array([b[k] for b in head["bins"]]) for k in ("mean_sigma", "low_mev", "high_mev"))
-    ax.hlines(100 * sigma, low / _GEV, high / _GEV, color=look.colour, linestyle=":",
-              label=f"{shown(run)}: its own mean $\\sigma$")
+    ax.hlines(
+        100 * sigma,
+        low / _GEV,
+        high / _GEV,
+        color=look.colour,
+        linestyle=":",
+        label=f"{shown(run)}: its own mean $\\sigma$",
+    )
     ax.set_xscale("log")
     ax.set_ylim(0, 1.35 * 100 * max(b["resolution"] for b in [*head["bins"], *baseline["bins"]]))
     ax.set_ylabel("$\\sigma$(predicted $-$ true) / true [%]")

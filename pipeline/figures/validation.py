@@ -162,8 +162,9 @@ def histogram_panel(top: Axes, bottom: Axes, data: Mapping[str, Any], tables: Ta
     reference = histogram_curve(first["edges"], first["reference"])
     curves = {n: histogram_curve(t["edges"], t["sample"]) for n, t in data.items()}
     _compared(top, bottom, reference, curves, tables)
-    _vertical_range(top, [reference, *(c for n, c in curves.items() if n != "floor")], log=False,
-                    head=1.45 if alone else 1.3)
+    _vertical_range(
+        top, [reference, *(c for n, c in curves.items() if n != "floor")], log=False, head=1.45 if alone else 1.3
+    )
     top.set_ylabel("density")
     bottom.set_xlabel(first["label"])
 
@@ -196,18 +197,33 @@ def shower_images(tables: Tables) -> Drawn:
     chosen = _evenly(len(first["reference"]), tables["images"])
     rows = {"Geant4": first["reference"]} | {shown(name): table["sample"] for name, table in data.items()}
     figure = Figure(figsize=(2.35 * len(chosen) + 0.9, 1.75 * len(rows) + 0.5))
-    axes = figure.subplots(len(rows), len(chosen), sharex=True, sharey=True, squeeze=False,
-                           gridspec_kw={"hspace": 0.09, "wspace": 0.06})
+    axes = figure.subplots(
+        len(rows), len(chosen), sharex=True, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.09, "wspace": 0.06}
+    )
     extent = (0, first["z_mm"], -first["r_mm"], first["r_mm"])
     brightest = max(np.max(row[i]["energy_mev"]) for row in rows.values() for i in chosen)
     norm = LogNorm(brightest * 10**-3.5, brightest)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax, i in zip(line, chosen, strict=True):
             energy = np.asarray(images[i]["energy_mev"])
-            drawn = ax.imshow(np.ma.masked_less_equal(energy, 0), extent=extent, aspect="auto", norm=norm,
-                              cmap="magma_r", interpolation="nearest")
-            ax.text(0.96, 0.94, f"{energy.sum():.0f} MeV", transform=ax.transAxes, ha="right", va="top", fontsize=7.5,
-                    bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0})
+            drawn = ax.imshow(
+                np.ma.masked_less_equal(energy, 0),
+                extent=extent,
+                aspect="auto",
+                norm=norm,
+                cmap="magma_r",
+                interpolation="nearest",
+            )
+            ax.text(
+                0.96,
+                0.94,
+                f"{energy.sum():.0f} MeV",
+                transform=ax.transAxes,
+                ha="right",
+                va="top",
+                fontsize=7.5,
+                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
+            )
             ax.minorticks_off()
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))
         line[0].set_ylabel(f"{name}\n$r$ [mm]")
@@ -217,8 +233,9 @@ def shower_images(tables: Tables) -> Drawn:
         ax.set_xlabel("$z$ [mm]")
     bar = figure.colorbar(drawn, ax=axes, pad=0.015, fraction=0.03, aspect=14 * len(rows))
     bar.set_label("visible energy [MeV]")
-    return figure, {n: {side: [t[side][i] for i in chosen] for side in ("reference", "sample")}
-                    for n, t in data.items()}
+    return figure, {
+        n: {side: [t[side][i] for i in chosen] for side in ("reference", "sample")} for n, t in data.items()
+    }
 
 
 def _evenly(total: int, count: int) -> list[int]:

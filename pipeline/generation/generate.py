@@ -42,12 +42,14 @@ def generate(config: Config, sample_name: str, model: Path, parts: Sequence[Path
     """Write the showers of `samples.<sample_name>`."""
     spec = config.samples[sample_name]
     if config.evaluation is None:
-        raise GenerationError(f"samples.{sample_name}: expected an 'evaluation' section that names the conditions, "
-                              "got none")
+        raise GenerationError(
+            f"samples.{sample_name}: expected an 'evaluation' section that names the conditions, got none"
+        )
     trained, dataset = load_model(model), config.evaluation.reference
     if not isinstance(trained.network, ShowerDiffusion):
-        raise GenerationError(f"{model}: expected a generative model for samples.{sample_name}, "
-                              f"got {trained.architecture.model.name}")
+        raise GenerationError(
+            f"{model}: expected a generative model for samples.{sample_name}, got {trained.architecture.model.name}"
+        )
     transform, domain = trained.transforms[dataset], trained.domain(dataset)
     truth = held_out([Part.open(part) for part in parts], config.splits, "reference", config.evaluation.showers)
     training = TrainingSpec.model_validate(trained.manifest["spec"]["training"])
@@ -55,18 +57,27 @@ def generate(config: Config, sample_name: str, model: Path, parts: Sequence[Path
     with reproducible(training.threads, device):
         blocks = showers_at(trained, spec, truth, domain, transform, device)
         write_calochallenge(
-            output, blocks, sampling_corrected=False, threshold_mev=transform.threshold_mev,
+            output,
+            blocks,
+            sampling_corrected=False,
+            threshold_mev=transform.threshold_mev,
             sampling_fraction=config.detector(config.datasets[dataset].detector).sampling_fraction,
             attributes={"sample": sample_name, "run": spec.run, "weights_digest": trained.manifest["weights_digest"]},
         )
     seconds = time.monotonic() - started
-    write_json(output.with_suffix(".measured.json"), {"device": str(device), "showers": len(truth),
-                                                      "ms_per_shower": 1000 * seconds / len(truth)})
+    write_json(
+        output.with_suffix(".measured.json"),
+        {"device": str(device), "showers": len(truth), "ms_per_shower": 1000 * seconds / len(truth)},
+    )
     log.info("%s: %d showers, %.2f ms each", sample_name, len(truth), 1000 * seconds / len(truth))
 
 
 def showers_at(
-    trained: TrainedModel, spec: SampleSpec, truth: RaggedShowers, domain: int, transform: Transform,
+    trained: TrainedModel,
+    spec: SampleSpec,
+    truth: RaggedShowers,
+    domain: int,
+    transform: Transform,
     device: torch.device,
 ) -> Iterator[Showers]:
     """Generated showers at the conditions of `truth`, in blocks of one network call."""
@@ -75,21 +86,37 @@ def showers_at(
     for start in range(0, len(truth), call):
         rows = np.arange(start, min(start + call, len(truth)))
         energy = _call(network, spec, truth, rows, domain, transform, call, device)
-        yield Showers(energy, truth.incident_energy[rows], truth.theta[rows], truth.phi[rows],
-                      transform.mesh, truth.detector, truth.particle)
+        yield Showers(
+            energy,
+            truth.incident_energy[rows],
+            truth.theta[rows],
+            truth.phi[rows],
+            transform.mesh,
+            truth.detector,
+            truth.particle,
+        )
 
 
 def _call(
-    network: torch.nn.Module, spec: SampleSpec, truth: RaggedShowers, rows: NDArray[np.int64], domain: int,
-    transform: Transform, call: int, device: torch.device,
+    network: torch.nn.Module,
+    spec: SampleSpec,
+    truth: RaggedShowers,
+    rows: NDArray[np.int64],
+    domain: int,
+    transform: Transform,
+    call: int,
+    device: torch.device,
 ) -> NDArray[np.float32]:
     """(rows, r, phi, z) MeV: one network call of `call` showers, filled up by repeating the last."""
     assert isinstance(network, ShowerDiffusion)  # checked by generate
     filled = np.concatenate([rows, np.full(call - len(rows), rows[-1])])
     energy = truth.incident_energy[filled]
-    conditions = Conditions(torch.tensor(energy, dtype=torch.float32),
-                            torch.tensor(truth.theta[filled], dtype=torch.float32),
-                            torch.full((call,), domain), torch.zeros(call, transform.mesh.n_z)).to(device)
+    conditions = Conditions(
+        torch.tensor(energy, dtype=torch.float32),
+        torch.tensor(truth.theta[filled], dtype=torch.float32),
+        torch.full((call,), domain),
+        torch.zeros(call, transform.mesh.n_z),
+    ).to(device)
     noise = shower_noise(spec.seed, filled, transform.mesh.shape, device)
     drawn, conditions = sample(network, conditions, noise, spec.steps, spec.sigma_stop)
     mev = np.asarray(transform.inverse(drawn.values.cpu().numpy(), energy))
@@ -98,8 +125,9 @@ def _call(
     else:
         mev = np.where(mev < transform.threshold_mev, 0, mev)
     if network.energies is not None:
-        mev = rescale_layers(mev, conditions.layer_energy.cpu().numpy(), drawn.likelihood.cpu().numpy(),
-                             transform.threshold_mev)
+        mev = rescale_layers(
+            mev, conditions.layer_energy.cpu().numpy(), drawn.likelihood.cpu().numpy(), transform.threshold_mev
+        )
     return mev[: len(rows)].astype(np.float32)
 
 

@@ -32,8 +32,10 @@ def predict(config: Config, run: str, model: Path, parts: Sequence[Path], output
     trained = load_model(model)
     network = trained.network
     if config.evaluation is None or not isinstance(network, EnergyRegression):
-        raise PredictionError(f"{model}: expected an 'evaluation' section and a run with a head, got run '{run}' "
-                              f"of {type(network).__name__}")
+        raise PredictionError(
+            f"{model}: expected an 'evaluation' section and a run with a head, got run '{run}' "
+            f"of {type(network).__name__}"
+        )
     dataset = config.evaluation.reference
     truth = held_out([Part.open(part) for part in parts], config.splits, "reference", config.evaluation.showers)
     training = TrainingSpec.model_validate(trained.manifest["spec"]["training"])

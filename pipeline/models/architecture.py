@@ -41,19 +41,28 @@ class Architecture:
 
     def state(self) -> dict[str, Any]:
         """JSON-able record; `from_state` is its inverse."""
-        return {"model": self.model.model_dump(mode="json"),
-                "head": self.head.model_dump(mode="json") if self.head else None,
-                "shape": list(self.shape), "domains": [list(d) for d in self.domains],
-                "detectors": list(self.detectors), "threshold_mev": self.threshold_mev}
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "head": self.head.model_dump(mode="json") if self.head else None,
+            "shape": list(self.shape),
+            "domains": [list(d) for d in self.domains],
+            "detectors": list(self.detectors),
+            "threshold_mev": self.threshold_mev,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Architecture:
         """The architecture that `state` describes."""
         head = HeadSpec.model_validate(state["head"]) if state["head"] else None
         r, phi, z = state["shape"]
-        return cls(TypeAdapter[Any](Model).validate_python(state["model"]), head, (r, phi, z),
-                   tuple((name, detector) for name, detector in state["domains"]), tuple(state["detectors"]),
-                   state["threshold_mev"])
+        return cls(
+            TypeAdapter[Any](Model).validate_python(state["model"]),
+            head,
+            (r, phi, z),
+            tuple((name, detector) for name, detector in state["domains"]),
+            tuple(state["detectors"]),
+            state["threshold_mev"],
+        )
 
 
 def _masked_vit(architecture: Architecture) -> nn.Module:
@@ -68,10 +77,12 @@ def _diffusion(architecture: Architecture) -> nn.Module:
     spec = architecture.model
     assert isinstance(spec, DiffusionSpec)  # the registry's key
     if architecture.head:
-        raise ValueError("head: expected a run of a masked_vit, got one of a diffusion; "
-                         "start the head from a representation")
-    return ShowerDiffusion(spec, architecture.shape, architecture.detector_of, len(architecture.detectors),
-                           architecture.threshold_mev)
+        raise ValueError(
+            "head: expected a run of a masked_vit, got one of a diffusion; start the head from a representation"
+        )
+    return ShowerDiffusion(
+        spec, architecture.shape, architecture.detector_of, len(architecture.detectors), architecture.threshold_mev
+    )
 
 
 NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {"masked_vit": _masked_vit, "diffusion": _diffusion}

@@ -52,8 +52,15 @@ class ConditionEncoder(nn.Module):
     layer_scale: Tensor
     detector_of: Tensor
 
-    def __init__(self, names: tuple[str, ...], detector_of: list[int], n_detectors: int, layers: int, width: int,
-                 threshold_mev: float) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        detector_of: list[int],
+        n_detectors: int,
+        layers: int,
+        width: int,
+        threshold_mev: float,
+    ) -> None:
         super().__init__()
         self.names = names
         self.layers = layers

@@ -127,8 +127,9 @@ class DiffusionTransformer(nn.Module):
 class ShowerDiffusion(nn.Module):
     """The generator: the energy network (or None) and the shower network."""
 
-    def __init__(self, spec: DiffusionSpec, shape: Triple, detector_of: list[int], n_detectors: int,
-                 threshold_mev: float) -> None:
+    def __init__(
+        self, spec: DiffusionSpec, shape: Triple, detector_of: list[int], n_detectors: int, threshold_mev: float
+    ) -> None:
         super().__init__()
         self.spec = spec
         domains = len(detector_of)

@@ -32,8 +32,13 @@ class EnergyRegression(nn.Module):
         self.out = nn.Linear(head.width, 2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        for name, value in (("offset", 0.0), ("slope", 1.0), ("log_variance", 0.0), ("visible_centre", 0.0),
-                            ("visible_scale", 1.0)):
+        for name, value in (
+            ("offset", 0.0),
+            ("slope", 1.0),
+            ("log_variance", 0.0),
+            ("visible_centre", 0.0),
+            ("visible_scale", 1.0),
+        ):
             self.register_buffer(name, torch.full((domains,), value))
 
     def forward(self, cells: Tensor, visible_energy: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,8 +45,9 @@ class LayerEnergyDiffusion(nn.Module):
     knots: Tensor
     scores: Tensor
 
-    def __init__(self, spec: LayerEnergiesSpec, conditions: ConditionEncoder, n_layers: int, domains: int,
-                 threshold_mev: float) -> None:
+    def __init__(
+        self, spec: LayerEnergiesSpec, conditions: ConditionEncoder, n_layers: int, domains: int, threshold_mev: float
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.threshold_mev = threshold_mev

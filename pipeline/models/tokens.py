@@ -56,8 +56,11 @@ def position_table(grid: Triple, width: int) -> Tensor:
         raise ValueError(f"width: expected at least 6 for three directions, got {width}")
     r, phi, z = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
     harmonics = torch.arange(1, k + 1, dtype=torch.float64) * 2 * math.pi / grid[1]
-    angles = [r.reshape(-1, 1) * _wave_numbers(grid[0], k), phi.reshape(-1, 1) * harmonics,
-              z.reshape(-1, 1) * _wave_numbers(grid[2], k)]
+    angles = [
+        r.reshape(-1, 1) * _wave_numbers(grid[0], k),
+        phi.reshape(-1, 1) * harmonics,
+        z.reshape(-1, 1) * _wave_numbers(grid[2], k),
+    ]
     table = torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1)
     return torch.nn.functional.pad(table, (0, width - 6 * k)).float()
 

@@ -21,8 +21,10 @@ class AdaptationError(ValueError):
 def architecture_from(parent: Architecture, own: Architecture) -> Architecture:
     """The run's architecture with the parent's detectors first, so that their embeddings stay in place."""
     if (own.model, own.shape) != (parent.model, parent.shape):
-        raise AdaptationError(f"start_from: expected the parent's network ({parent.model.name} on {parent.shape}), got "
-                              f"{own.model.name} on {own.shape} or other sizes; leave `model` out and use its recipe")
+        raise AdaptationError(
+            f"start_from: expected the parent's network ({parent.model.name} on {parent.shape}), got "
+            f"{own.model.name} on {own.shape} or other sizes; leave `model` out and use its recipe"
+        )
     detectors = (*parent.detectors, *(d for d in own.detectors if d not in parent.detectors))
     return Architecture(own.model, own.head, own.shape, own.domains, detectors, own.threshold_mev)
 
@@ -43,8 +45,10 @@ def start_from(network: nn.Module, parent: TrainedModel) -> list[str]:
             else:
                 own.copy_(given)
     if len(fresh) == len(list(network.parameters())):
-        raise AdaptationError(f"start_from: expected a parent with weights for {type(network).__name__}, got "
-                              f"{type(parent.network).__name__}, which shares none; start from another run")
+        raise AdaptationError(
+            f"start_from: expected a parent with weights for {type(network).__name__}, got "
+            f"{type(parent.network).__name__}, which shares none; start from another run"
+        )
     return fresh
 
 

@@ -62,8 +62,11 @@ def load_checkpoint(folder: Path, at_most: int) -> tuple[int, dict[str, Any]] | 
         try:
             return int(path.stem), torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            log.warning("%s: expected a checkpoint, found a damaged file (%s); going on from the one before it",
-                        path, type(error).__name__)
+            log.warning(
+                "%s: expected a checkpoint, found a damaged file (%s); going on from the one before it",
+                path,
+                type(error).__name__,
+            )
     return None
 
 
@@ -73,8 +76,15 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def write_slice(path: Path, run_digest: str, samples: int, checkpoint: Path) -> None:
     """The manifest of a slice: how far the run is, and the digest of the checkpoint outside the outputs."""
-    write_json(path, {"run": run_digest, "samples": samples, "checkpoint": checkpoint.name,
-                      "checkpoint_digest": file_digest(checkpoint)})
+    write_json(
+        path,
+        {
+            "run": run_digest,
+            "samples": samples,
+            "checkpoint": checkpoint.name,
+            "checkpoint_digest": file_digest(checkpoint),
+        },
+    )
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -92,13 +102,18 @@ class TrainedModel:
     def domain(self, dataset: str) -> int:
         """The index of a data set; `CheckpointError` when the model was not trained on it."""
         if dataset not in self.architecture.datasets:
-            raise CheckpointError(f"model of run '{self.manifest['run']}': expected one trained on '{dataset}', got "
-                                  f"one of {list(self.architecture.datasets)}; add the data set to the run's `data`")
+            raise CheckpointError(
+                f"model of run '{self.manifest['run']}': expected one trained on '{dataset}', got "
+                f"one of {list(self.architecture.datasets)}; add the data set to the run's `data`"
+            )
         return self.architecture.datasets.index(dataset)
 
 
 def save_model(
-    manifest: Path, network: nn.Module, architecture: Architecture, transforms: Mapping[str, Transform],
+    manifest: Path,
+    network: nn.Module,
+    architecture: Architecture,
+    transforms: Mapping[str, Transform],
     record: Mapping[str, Any],
 ) -> None:
     """Write `<manifest stem>.safetensors` and then the manifest; `record` holds run, spec and lineage."""
@@ -106,8 +121,15 @@ def save_model(
     path = manifest.with_suffix(".safetensors")
     with atomic_path(path) as temporary:
         temporary.write_bytes(save_tensors(weights))
-    write_json(manifest, {**record, "architecture": architecture.state(), "weights_digest": file_digest(path),
-                          "transforms": {name: t.state() for name, t in transforms.items()}})
+    write_json(
+        manifest,
+        {
+            **record,
+            "architecture": architecture.state(),
+            "weights_digest": file_digest(path),
+            "transforms": {name: t.state() for name, t in transforms.items()},
+        },
+    )
 
 
 def load_model(manifest: Path) -> TrainedModel:
@@ -117,11 +139,14 @@ def load_model(manifest: Path) -> TrainedModel:
         record = read_json(manifest)
         found = file_digest(path)
     except (ProvenanceError, FileNotFoundError) as error:
-        raise CheckpointError(f"{manifest}: expected a trained model with its weights beside it, got: {error}; "
-                              "train the run again") from None
+        raise CheckpointError(
+            f"{manifest}: expected a trained model with its weights beside it, got: {error}; train the run again"
+        ) from None
     if found != record.get("weights_digest"):
-        raise CheckpointError(f"{path}: expected weights of digest {record.get('weights_digest')}, found {found}; "
-                              f"delete {manifest} and train again")
+        raise CheckpointError(
+            f"{path}: expected weights of digest {record.get('weights_digest')}, found {found}; "
+            f"delete {manifest} and train again"
+        )
     architecture = Architecture.from_state(record["architecture"])
     network = build_network(architecture)
     network.load_state_dict(_tensors(path))

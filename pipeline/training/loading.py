@@ -128,8 +128,9 @@ class StoreSource:
         for step in steps:
             dense = step.forward(dense, None)
         values = self.transform.pointwise(dense, self.showers.incident_energy[rows])
-        return Dense(np.asarray(values, np.float32), dense > 0,
-                     dense.sum(axis=(1, 2), dtype=np.float64).astype(np.float32))
+        return Dense(
+            np.asarray(values, np.float32), dense > 0, dense.sum(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        )
 
     def _turned(
         self, cell: NDArray[np.int64], place: NDArray[np.intp], n: int, random: np.random.Generator
@@ -237,8 +238,12 @@ def _as_batch(dense: Dense, showers: RaggedShowers, rows: NDArray[np.int64], dom
     def column(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values[rows], dtype=np.float32))
 
-    conditions = Conditions(column(showers.incident_energy), column(showers.theta),
-                            torch.full((len(rows),), domain), torch.from_numpy(dense.layer_energy))
+    conditions = Conditions(
+        column(showers.incident_energy),
+        column(showers.theta),
+        torch.full((len(rows),), domain),
+        torch.from_numpy(dense.layer_energy),
+    )
     return Batch(torch.from_numpy(dense.values), torch.from_numpy(dense.hit), conditions)
 
 
@@ -246,7 +251,9 @@ def _joined(pieces: Sequence[Batch], order: NDArray[np.intp]) -> Batch:
     if len(pieces) == 1:
         return pieces[0]
     index = torch.from_numpy(order)
-    conditions = [torch.cat(column)[index] for column in zip(*(vars(p.conditions).values() for p in pieces),
-                                                             strict=True)]
-    return Batch(torch.cat([p.values for p in pieces])[index], torch.cat([p.hit for p in pieces])[index],
-                 Conditions(*conditions))
+    conditions = [
+        torch.cat(column)[index] for column in zip(*(vars(p.conditions).values() for p in pieces), strict=True)
+    ]
+    return Batch(
+        torch.cat([p.values for p in pieces])[index], torch.cat([p.hit for p in pieces])[index], Conditions(*conditions)
+    )

@@ -21,8 +21,13 @@ def progress_bar(name: str, total: int, start: int) -> Iterator[Advance]:
     except ModuleNotFoundError:
         yield lambda samples, loss: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} showers"),
-               TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} showers"),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=total, completed=start, loss=float("nan"))
         yield lambda samples, loss: bar.update(task, completed=samples, loss=loss)

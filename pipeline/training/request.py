@@ -69,8 +69,10 @@ def fitted_transforms(request: TrainRequest) -> list[Transform]:
     model = request.config.model_of(request.run)
     for name, transform in zip(request.spec.data, transforms, strict=True):
         if isinstance(model, DiffusionSpec) and transform.n_prefix == len(transform.steps):
-            raise TrainingError(f"runs.{request.run}.recipe: expected a recipe that ends in standardise for a "
-                                f"diffusion, got '{request.spec.recipe}' ({name}); add the step standardise")
+            raise TrainingError(
+                f"runs.{request.run}.recipe: expected a recipe that ends in standardise for a "
+                f"diffusion, got '{request.spec.recipe}' ({name}); add the step standardise"
+            )
     return transforms
 
 
@@ -78,16 +80,24 @@ def architecture_of(request: TrainRequest, transforms: Sequence[Transform]) -> A
     """The network that the configuration asks for, on the recipe's mesh."""
     config, spec = request.config, request.spec
     domains = tuple((name, config.datasets[name].detector) for name in spec.data)
-    return Architecture(config.model_of(request.run), spec.head, transforms[0].mesh.shape, domains,
-                        tuple(dict.fromkeys(detector for _, detector in domains)), transforms[0].threshold_mev)
+    return Architecture(
+        config.model_of(request.run),
+        spec.head,
+        transforms[0].mesh.shape,
+        domains,
+        tuple(dict.fromkeys(detector for _, detector in domains)),
+        transforms[0].threshold_mev,
+    )
 
 
 def training_loader(request: TrainRequest, transforms: Sequence[Transform]) -> Loader:
     """The training split: the materialised prefix, or the raw parts where symmetries are drawn."""
     augment = request.spec.training.augment
     raw = augment.rotate_phi or augment.reflect_phi
-    sources = [_source(request, name, transform, "train", augment if raw else None)
-               for name, transform in zip(request.spec.data, transforms, strict=True)]
+    sources = [
+        _source(request, name, transform, "train", augment if raw else None)
+        for name, transform in zip(request.spec.data, transforms, strict=True)
+    ]
     return Loader(sources, request.spec.seed + 1000 * request.config.seed)
 
 
@@ -97,8 +107,9 @@ def validation_loader(request: TrainRequest, transforms: Sequence[Transform]) ->
     parts = {name: _opened(request.prefix.get(name) or request.parts[name]) for name in names}
     if not all(any(len(rows_of(p, request.config.splits, "validation")) for p in parts[name]) for name in names):
         return None
-    sources = [_source(request, name, transform, "validation", None)
-               for name, transform in zip(names, transforms, strict=True)]
+    sources = [
+        _source(request, name, transform, "validation", None) for name, transform in zip(names, transforms, strict=True)
+    ]
     return Loader(sources, 0)
 
 
@@ -141,6 +152,11 @@ def lineage_of(request: TrainRequest) -> dict[str, Any]:
 def record_of(request: TrainRequest) -> dict[str, Any]:
     """What the model's manifest says of the run: name, spec without the slices, splits, lineage."""
     spec = request.spec.model_dump(mode="json", exclude={"slices": True, "training": {"checkpoint_every"}})
-    return {"run": request.run, "spec": spec, "seed": request.config.seed,
-            "model": request.config.model_of(request.run).model_dump(mode="json"),
-            "splits": request.config.splits.model_dump(mode="json"), "lineage": lineage_of(request)}
+    return {
+        "run": request.run,
+        "spec": spec,
+        "seed": request.config.seed,
+        "model": request.config.model_of(request.run).model_dump(mode="json"),
+        "splits": request.config.splits.model_dump(mode="json"),
+        "lineage": lineage_of(request),
+    }

@@ -66,9 +66,14 @@ class State:
 
     def content(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"network": self.network.state_dict(), "averaged": self.averaged.state_dict(),
-                "optimiser": self.optimiser.state_dict(), "samples": self.samples, "sums": self.sums,
-                "rows": json.dumps(self.rows)}
+        return {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "samples": self.samples,
+            "sums": self.sums,
+            "rows": json.dumps(self.rows),
+        }
 
     def restore(self, content: dict[str, Any]) -> None:
         """From a checkpoint's content."""
@@ -93,8 +98,12 @@ def train(request: TrainRequest) -> None:
             log.info("%s: going on after %d showers", request.run, state.samples)
         resumed_at = state.samples
         run_loop(request, state, loader, validation, checkpoints)
-        measured = {"samples": state.samples - resumed_at, "wall_seconds": time.monotonic() - started,
-                    "cpu_seconds": time.process_time() - cpu, "device": str(device_of(spec))}
+        measured = {
+            "samples": state.samples - resumed_at,
+            "wall_seconds": time.monotonic() - started,
+            "cpu_seconds": time.process_time() - cpu,
+            "device": str(device_of(spec)),
+        }
         write_json(request.folder / "training.measured.json", measured)
         if request.slice_index == request.n_slices:
             named = dict(zip(request.spec.data, transforms, strict=True))
@@ -122,9 +131,7 @@ def initial_network(
     return architecture, network
 
 
-def run_loop(
-    request: TrainRequest, state: State, loader: Loader, validation: Loader | None, checkpoints: Path
-) -> None:
+def run_loop(request: TrainRequest, state: State, loader: Loader, validation: Loader | None, checkpoints: Path) -> None:
     """Steps until the slice ends; metrics, validations and checkpoints where they are due."""
     spec, end = request.spec.training, request.steps * request.spec.training.batch_size
     metrics = request.folder / "metrics.jsonl"
@@ -154,8 +161,10 @@ def step(request: TrainRequest, state: State, loader: Loader, end: int) -> dict[
     loss = total(terms)
     numbers = {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
     if not is_finite(numbers):
-        raise TrainingError(f"runs.{request.run}: expected a finite loss after {state.samples} showers, got {numbers}; "
-                            "lower training.learning_rate or look at the recipe's values")
+        raise TrainingError(
+            f"runs.{request.run}: expected a finite loss after {state.samples} showers, got {numbers}; "
+            "lower training.learning_rate or look at the recipe's values"
+        )
     rate = learning_rate(spec, state.samples, end)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
@@ -209,8 +218,10 @@ def learning_rate(spec: TrainingSpec, samples: int, end: int) -> float:
 def _start(network: nn.Module, spec: TrainingSpec) -> State:
     """Optimiser and average of a network before its first step; only matrices decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
-              {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=spec.betas, fused=True)
     return State(network.train(), copy.deepcopy(network).eval().requires_grad_(False), optimiser)
 

@@ -42,20 +42,25 @@ def describe(path: Path, spec: DatasetSpec, detector: DetectorSpec) -> Descripti
         for name in ("incident_theta", "incident_phi"):
             if name in handle:
                 _check_rows(path, name, values_of(handle, name, path), n)
-        description = described(path, spec, detector, attributes_of(handle), n_showers=n,
-                                theta_per_shower="incident_theta" in handle)
+        description = described(
+            path, spec, detector, attributes_of(handle), n_showers=n, theta_per_shower="incident_theta" in handle
+        )
         mesh = description.mesh
         if showers.ndim != 2 or showers.shape[1] != mesh.n_cells:
-            raise FormatError(f"{path}: data set showers: expected (N, {mesh.n_cells}) for the mesh {mesh.shape} "
-                              f"(r, phi, z), found {showers.shape}; add the file's mesh to the data set's YAML: "
-                              "`mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`")
+            raise FormatError(
+                f"{path}: data set showers: expected (N, {mesh.n_cells}) for the mesh {mesh.shape} "
+                f"(r, phi, z), found {showers.shape}; add the file's mesh to the data set's YAML: "
+                "`mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`"
+            )
         return description
 
 
 def _check_rows(path: Path, key: str, dataset: h5py.Dataset, n: int) -> None:
     if dataset.shape not in ((n,), (n, 1)):
-        raise FormatError(f"{path}: data set {key}: expected one value for each of the {n} showers, "
-                          f"found shape {dataset.shape}; write the file again")
+        raise FormatError(
+            f"{path}: data set {key}: expected one value for each of the {n} showers, "
+            f"found shape {dataset.shape}; write the file again"
+        )
 
 
 def row_blocks(path: Path, description: Description) -> Iterator[slice]:
@@ -68,18 +73,20 @@ def read(path: Path, description: Description, rows: slice) -> Showers:
     """The showers of a row range in visible MeV; raises `FormatError` at impossible values."""
     mesh = description.mesh
     with open_raw(path) as handle:
-        flat = read_rows(handle["showers"], rows)                                       # (n, z * phi * r)
+        flat = read_rows(handle["showers"], rows)  # (n, z * phi * r)
         incident = np.asarray(handle["incident_energies"][rows], dtype=np.float64).reshape(-1)
         theta = _angles(handle, "incident_theta", rows, len(flat), description.theta_rad or 0.0)
         phi = _angles(handle, "incident_phi", rows, len(flat), 0.0)
     if description.to_visible != 1:
         flat *= np.float32(description.to_visible)
-    energy = flat.reshape(-1, mesh.n_z, mesh.n_phi, mesh.n_r).transpose(0, 3, 2, 1)     # (n, r, phi, z)
+    energy = flat.reshape(-1, mesh.n_z, mesh.n_phi, mesh.n_r).transpose(0, 3, 2, 1)  # (n, r, phi, z)
     try:
         return Showers(energy, incident, theta, phi, mesh, description.detector, description.particle)
     except ShowerError as error:
-        raise FormatError(f"{path}: data set showers, counted from row {rows.start or 0}: {error}; "
-                          "repair the file or take it out of `files:`") from None
+        raise FormatError(
+            f"{path}: data set showers, counted from row {rows.start or 0}: {error}; "
+            "repair the file or take it out of `files:`"
+        ) from None
 
 
 def _angles(handle: h5py.File, key: str, rows: slice, n: int, constant: float) -> NDArray[np.float64]:
@@ -89,8 +96,13 @@ def _angles(handle: h5py.File, key: str, rows: slice, n: int, constant: float) -
 
 
 def write(
-    path: Path, blocks: Iterable[Showers], *, sampling_fraction: float, sampling_corrected: bool,
-    threshold_mev: float, attributes: Mapping[str, Any] = {},
+    path: Path,
+    blocks: Iterable[Showers],
+    *,
+    sampling_fraction: float,
+    sampling_corrected: bool,
+    threshold_mev: float,
+    attributes: Mapping[str, Any] = {},
 ) -> None:
     """Write showers (visible MeV) to a file, divided by the sampling fraction when `sampling_corrected`."""
     scale = 1 / sampling_fraction if sampling_corrected else 1.0
@@ -108,10 +120,17 @@ def write(
         rows.close()
         rows.dataset.attrs["order"] = "z,phi,r (r fastest)"
         angle = _write_labels(handle, np.concatenate(labels, axis=1))
-        set_attributes(handle, {
-            **attributes, **own_attributes(first), "angle_deg": angle, "sampling_fraction": sampling_fraction,
-            "sampling_corrected": sampling_corrected, "threshold_mev": threshold_mev,
-        })
+        set_attributes(
+            handle,
+            {
+                **attributes,
+                **own_attributes(first),
+                "angle_deg": angle,
+                "sampling_fraction": sampling_fraction,
+                "sampling_corrected": sampling_corrected,
+                "threshold_mev": threshold_mev,
+            },
+        )
 
 
 def challenge_order(showers: Showers) -> NDArray[np.floating]:
@@ -122,14 +141,23 @@ def challenge_order(showers: Showers) -> NDArray[np.floating]:
 def own_attributes(showers: Showers) -> dict[str, Any]:
     """The root attributes by which a file explains itself."""
     mesh: CylinderMesh = showers.mesh
-    return {"detector": showers.detector, "particle": showers.particle, "cells": list(mesh.shape),
-            "dr_mm": mesh.dr_mm, "dz_mm": mesh.dz_mm, "axes": "r,phi,z", "unit": "MeV"}
+    return {
+        "detector": showers.detector,
+        "particle": showers.particle,
+        "cells": list(mesh.shape),
+        "dr_mm": mesh.dr_mm,
+        "dz_mm": mesh.dz_mm,
+        "axes": "r,phi,z",
+        "unit": "MeV",
+    }
 
 
 def _check_like(path: Path, first: Showers, block: Showers) -> None:
     if (block.mesh, block.detector, block.particle) != (first.mesh, first.detector, first.particle):
-        raise FormatError(f"{path}: expected {first.detector}, {first.particle} on {first.mesh} in all blocks, "
-                          f"got {block.detector}, {block.particle} on {block.mesh}; write two files")
+        raise FormatError(
+            f"{path}: expected {first.detector}, {first.particle} on {first.mesh} in all blocks, "
+            f"got {block.detector}, {block.particle} on {block.mesh}; write two files"
+        )
 
 
 def _write_labels(handle: h5py.File, labels: NDArray[np.float64]) -> float | None:

@@ -32,44 +32,57 @@ def open_raw(path: Path) -> Iterator[h5py.File]:
     except FileNotFoundError:
         raise FormatError(f"{path}: expected an HDF5 file, found no file; check `files:`") from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise FormatError(f"{path}: expected a whole HDF5 file, found: {error}; it is truncated or of another "
-                          "type: copy it again or take it out of `files:`") from None
+        raise FormatError(
+            f"{path}: expected a whole HDF5 file, found: {error}; it is truncated or of another "
+            "type: copy it again or take it out of `files:`"
+        ) from None
     try:
         with handle:
             yield handle
     except FormatError:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
-        raise FormatError(f"{path}: expected readable HDF5, found: {error}; the file is damaged or uses a filter "
-                          "that h5py lacks: copy it again") from None
+        raise FormatError(
+            f"{path}: expected readable HDF5, found: {error}; the file is damaged or uses a filter "
+            "that h5py lacks: copy it again"
+        ) from None
 
 
 def attributes_of(handle: h5py.File) -> dict[str, Any]:
     """Root attributes as plain Python values."""
-    plain = {key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-             for key, value in handle.attrs.items()}
+    plain = {
+        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for key, value in handle.attrs.items()
+    }
     return {key: value.decode() if isinstance(value, bytes) else value for key, value in plain.items()}
 
 
 def values_of(handle: h5py.File, key: str, where: Path) -> h5py.Dataset:
     """The data set `key`, held in this very file, of type float32 or float64 and of a credible size."""
     if key not in handle:
-        raise FormatError(f"{where}: data set {key}: expected it at the file's root, found {_names(handle)}; "
-                          "check `format:` of the data set's YAML")
+        raise FormatError(
+            f"{where}: data set {key}: expected it at the file's root, found {_names(handle)}; "
+            "check `format:` of the data set's YAML"
+        )
     if not isinstance(handle.get(key, getlink=True), h5py.HardLink):
-        raise FormatError(f"{where}: data set {key}: expected values in this file, found a link; "
-                          "copy the values into the file")
+        raise FormatError(
+            f"{where}: data set {key}: expected values in this file, found a link; copy the values into the file"
+        )
     dataset = handle[key]
     if not isinstance(dataset, h5py.Dataset):
-        raise FormatError(f"{where}: data set {key}: expected an array, found a group; "
-                          "check `format:` of the data set's YAML")
+        raise FormatError(
+            f"{where}: data set {key}: expected an array, found a group; check `format:` of the data set's YAML"
+        )
     if dataset.is_virtual or dataset.external:
         kind = "a virtual data set" if dataset.is_virtual else "external storage"
-        raise FormatError(f"{where}: data set {key}: expected values in this file, found {kind}; "
-                          "copy the values into the file (h5repack)")
+        raise FormatError(
+            f"{where}: data set {key}: expected values in this file, found {kind}; "
+            "copy the values into the file (h5repack)"
+        )
     if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (4, 8):
-        raise FormatError(f"{where}: data set {key}: expected float32 or float64, found {dataset.dtype}; "
-                          "convert the values")
+        raise FormatError(
+            f"{where}: data set {key}: expected float32 or float64, found {dataset.dtype}; convert the values"
+        )
     _check_size(dataset, key, where)
     return dataset
 
@@ -82,12 +95,16 @@ def _check_size(dataset: h5py.Dataset, key: str, where: Path) -> None:
     if dataset.ndim == 0 or dataset.shape is None:
         raise FormatError(f"{where}: data set {key}: expected an array, found a single value; check the file")
     if dataset.shape[0] == 0:
-        raise FormatError(f"{where}: data set {key}: expected showers, found none (shape {dataset.shape}); "
-                          "take the file out of `files:`")
+        raise FormatError(
+            f"{where}: data set {key}: expected showers, found none (shape {dataset.shape}); "
+            "take the file out of `files:`"
+        )
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > _LARGEST_RATIO * stored + (1 << 16):
-        raise FormatError(f"{where}: data set {key}: expected values for shape {dataset.shape} ({declared} bytes), "
-                          f"found {stored} bytes stored; the file is incomplete: write or copy it again")
+        raise FormatError(
+            f"{where}: data set {key}: expected values for shape {dataset.shape} ({declared} bytes), "
+            f"found {stored} bytes stored; the file is incomplete: write or copy it again"
+        )
 
 
 def read_rows(dataset: h5py.Dataset, rows: slice) -> NDArray[np.float32]:
@@ -127,8 +144,15 @@ class GrowingRows:
     def __init__(self, handle: h5py.File, key: str, row_shape: tuple[int, ...]) -> None:
         """Create the data set, empty."""
         self.dataset = handle.create_dataset(
-            key, shape=(0, *row_shape), maxshape=(None, *row_shape), chunks=(WRITTEN_CHUNK, *row_shape),
-            dtype="<f4", compression="gzip", compression_opts=4, shuffle=True, track_times=False,
+            key,
+            shape=(0, *row_shape),
+            maxshape=(None, *row_shape),
+            chunks=(WRITTEN_CHUNK, *row_shape),
+            dtype="<f4",
+            compression="gzip",
+            compression_opts=4,
+            shuffle=True,
+            track_times=False,
         )
         self._waiting: list[NDArray[np.float32]] = []
         self._n_waiting = 0

@@ -42,14 +42,21 @@ def describe(path: Path, spec: DatasetSpec, detector: DetectorSpec) -> Descripti
     with open_raw(path) as handle:
         energies = [values_of(handle, key, path) for key in _keys(handle, path)]
         match = _ANGLE.search(path.stem)
-        description = described(path, spec, detector, attributes_of(handle),
-                                n_showers=sum(dataset.shape[0] for dataset in energies),
-                                angle_deg=float(match[1]) if match else None)
+        description = described(
+            path,
+            spec,
+            detector,
+            attributes_of(handle),
+            n_showers=sum(dataset.shape[0] for dataset in energies),
+            angle_deg=float(match[1]) if match else None,
+        )
         for dataset in energies:
             if dataset.shape[1:] != description.mesh.shape:
-                raise FormatError(f"{path}: data set {dataset.name[1:]}: expected (N, r, phi, z) with the mesh "
-                                  f"{description.mesh.shape}, found {dataset.shape}; add the file's mesh to the "
-                                  "data set's YAML: `mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`")
+                raise FormatError(
+                    f"{path}: data set {dataset.name[1:]}: expected (N, r, phi, z) with the mesh "
+                    f"{description.mesh.shape}, found {dataset.shape}; add the file's mesh to the "
+                    "data set's YAML: `mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`"
+                )
         return description
 
 
@@ -57,8 +64,10 @@ def _keys(handle: h5py.File, path: Path) -> list[str]:
     """The keys in ascending energy."""
     energies = {key: _energy_gev(key) for key in handle}
     if not energies or min(energies.values()) <= 0:
-        raise FormatError(f"{path}: keys: expected one data set per energy, named in GeV ('1', '64'), found "
-                          f"{sorted(handle)[:8]}; check `format:` of the data set's YAML")
+        raise FormatError(
+            f"{path}: keys: expected one data set per energy, named in GeV ('1', '64'), found "
+            f"{sorted(handle)[:8]}; check `format:` of the data set's YAML"
+        )
     return sorted(energies, key=lambda key: (energies[key], key))
 
 
@@ -98,16 +107,30 @@ def read(path: Path, description: Description, rows: slice) -> Showers:
         energy *= np.float32(description.to_visible)
     theta = np.full(len(energy), description.theta_rad)
     try:
-        return Showers(energy, np.concatenate(incident) if incident else np.zeros(0), theta, np.zeros(len(energy)),
-                       description.mesh, description.detector, description.particle)
+        return Showers(
+            energy,
+            np.concatenate(incident) if incident else np.zeros(0),
+            theta,
+            np.zeros(len(energy)),
+            description.mesh,
+            description.detector,
+            description.particle,
+        )
     except ShowerError as error:
-        raise FormatError(f"{path}: showers counted from row {start} in ascending energy: {error}; "
-                          "repair the file or take it out of `files:`") from None
+        raise FormatError(
+            f"{path}: showers counted from row {start} in ascending energy: {error}; "
+            "repair the file or take it out of `files:`"
+        ) from None
 
 
 def write(
-    path: Path, blocks: Iterable[Showers], *, sampling_fraction: float, sampling_corrected: bool,
-    threshold_mev: float, attributes: Mapping[str, Any] = {},
+    path: Path,
+    blocks: Iterable[Showers],
+    *,
+    sampling_fraction: float,
+    sampling_corrected: bool,
+    threshold_mev: float,
+    attributes: Mapping[str, Any] = {},
 ) -> None:
     """Write showers (visible MeV) of fixed energies at one angle, divided by the fraction when corrected."""
     scale = 1 / sampling_fraction if sampling_corrected else 1.0
@@ -126,20 +149,30 @@ def write(
             raise FormatError(f"{path}: expected showers to write, got none; check what makes them")
         for key in sorted(rows, key=float):
             rows[key].close()
-        set_attributes(handle, {
-            **attributes, **own_attributes(first), "angle_deg": round(float(np.degrees(first.theta[0])), 4),
-            "sampling_fraction": sampling_fraction, "sampling_corrected": sampling_corrected,
-            "threshold_mev": threshold_mev,
-        })
+        set_attributes(
+            handle,
+            {
+                **attributes,
+                **own_attributes(first),
+                "angle_deg": round(float(np.degrees(first.theta[0])), 4),
+                "sampling_fraction": sampling_fraction,
+                "sampling_corrected": sampling_corrected,
+                "threshold_mev": threshold_mev,
+            },
+        )
 
 
 def _check_block(path: Path, first: Showers, block: Showers) -> None:
     if (block.mesh, block.detector, block.particle) != (first.mesh, first.detector, first.particle):
-        raise FormatError(f"{path}: expected {first.detector}, {first.particle} on {first.mesh} in all blocks, "
-                          f"got {block.detector}, {block.particle} on {block.mesh}; write two files")
+        raise FormatError(
+            f"{path}: expected {first.detector}, {first.particle} on {first.mesh} in all blocks, "
+            f"got {block.detector}, {block.particle} on {block.mesh}; write two files"
+        )
     if (block.theta != first.theta[0]).any() or block.phi.any():
-        raise FormatError(f"{path}: expected one angle and azimuth 0 as the par04 layout has no place for more; "
-                          "write one file per angle, or the calochallenge layout")
+        raise FormatError(
+            f"{path}: expected one angle and azimuth 0 as the par04 layout has no place for more; "
+            "write one file per angle, or the calochallenge layout"
+        )
 
 
 def _key(path: Path, energy_mev: float) -> str:
