@@ -33,7 +33,7 @@ test: env
 	pytest -n 2 --dist loadfile
 
 test-slow: env
-	pytest -m slow
+	pytest -m slow -n 2 --dist loadfile
 
 check: env
 	ruff check .
