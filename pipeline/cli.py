@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     lock.add_argument("--output", type=Path, help="default: config/locks/<experiment>.json")
     lock.set_defaults(action=_freeze)
     unlock = commands.add_parser("unlock", help="remove Snakemake's lock when no live process holds it")
+    unlock.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to Snakemake, such as --snakefile FILE")
     unlock.set_defaults(action=_unlock)
     return parser
 
@@ -288,7 +289,8 @@ def _unlock(options: argparse.Namespace) -> int:
                 return 1
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], check=False).returncode
+    command = [sys.executable, "-m", "snakemake", *options.arguments, "--unlock"]
+    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

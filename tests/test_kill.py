@@ -100,7 +100,8 @@ def test_killed_snakemake_goes_on_after_unlocking(finished: Workspace, tmp_path:
         time.sleep(seconds)
         process.kill()
         process.wait()
-        assert workspace.caloforge("unlock").returncode == 0
+        unlocked = workspace.caloforge("unlock", *workspace.command()[3:])
+        assert unlocked.returncode == 0, unlocked.stderr
     workspace.snakemake()
     assert workspace.digests() == finished.digests()
 

@@ -122,9 +122,9 @@ def heading(ax: Axes, left: str, right: str = "") -> None:
 
 
 def plain_ticks(ax: Axes) -> None:
-    """Plain numbers on a logarithmic energy axis, 2 and 5 of each decade among them."""
+    """Plain numbers on a logarithmic energy axis, 2, 3 and 5 of each decade among them."""
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    ax.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "25" else "")
+    ax.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
 
 
 def placeholder(message: str) -> Figure:
