@@ -5,9 +5,16 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+from snakemake.exceptions import WorkflowError
+
+from pipeline.config import ConfigError
 from pipeline.plan import Plan
 
-PLAN = Plan.of_workflow(config)
+try:
+    PLAN = Plan.of_workflow(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
 PATHS = PLAN.paths
 RESULTS = str(PATHS.results)
 LOGS = f"logs/{PLAN.config.experiment}"

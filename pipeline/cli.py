@@ -47,12 +47,19 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "unlock":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         return int(options.action(options) or 0)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
-        if not type(error).__module__.startswith("pipeline."):
+        if not (type(error).__module__.startswith("pipeline.") or isinstance(error, OSError)):
             raise
         print(f"caloforge {options.command}: {error}", file=sys.stderr)
         return 1
@@ -74,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     lock.add_argument("experiment", help="an experiment's configuration file, or its name")
     lock.add_argument("--output", type=Path, help="default: config/locks/<experiment>.json")
     lock.set_defaults(action=_freeze)
-    unlock = commands.add_parser("unlock", help="remove Snakemake's lock when no live process holds it")
-    unlock.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to Snakemake, such as --snakefile FILE")
+    unlock = commands.add_parser(
+        "unlock", help="remove Snakemake's lock when no live process holds it; takes its options"
+    )
     unlock.set_defaults(action=_unlock)
     return parser
 
@@ -108,18 +116,21 @@ def _stage(options: argparse.Namespace) -> None:
     missing = [key for key in keys if key not in given and key not in ("slice", "threads")]
     if missing and name != "ingest_sample":
         raise ConfigError(f"expected --{missing[0]}, got none; see caloforge {options.command} --help")
-    _check_names(plan.config, given)
+    _check_names(plan, given)
     if "slice" in given:
         given["slice_index"] = given.pop("slice")
     print(getattr(stages, name)(plan, **given))
 
 
-def _check_names(config: Config, given: dict[str, Any]) -> None:
+def _check_names(plan: Plan, given: dict[str, Any]) -> None:
+    config = plan.config
     known: dict[str, Any] = {
         "dataset": config.datasets,
         "recipe": config.preprocessing,
         "run": config.runs,
         "sample": config.samples,
+        "subject": plan.subjects(),
+        "figure": plan.figures(),
     }
     for key, members in known.items():
         if key in given and given[key] not in members:
@@ -163,32 +174,41 @@ def _simulate(options: argparse.Namespace) -> None:
         return
     if options.output is None:
         raise ConfigError("expected --output FILE (or --file of a configuration), got neither")
-    detector = _detector(options.detector)
-    spec = _simulate_spec(options, detector)
-    stages.simulate_file(options.output, spec, Path(options.detector).stem, detector, options.seed)
+    name, detector = _detector(options.detector)
+    stages.simulate_file(options.output, _simulate_spec(options, detector), name, detector, options.seed)
     print(options.output)
 
 
-def _detector(name: str) -> DetectorSpec:
+def _detector(name: str) -> tuple[str, DetectorSpec]:
+    """A built-in detector, or the one of a YAML file (`detectors: {Name: ...}`, or the bare description)."""
     if name in BUILT_IN_DETECTORS:
-        return BUILT_IN_DETECTORS[name]
+        return name, BUILT_IN_DETECTORS[name]
     if not Path(name).is_file():
         raise ConfigError(f"--detector: expected one of {sorted(BUILT_IN_DETECTORS)} or a YAML file, got '{name}'")
     import yaml
     from pydantic import ValidationError
 
     try:
-        return DetectorSpec.model_validate(yaml.safe_load(Path(name).read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{name}: expected a detector, got: {error}") from None
+        content = yaml.safe_load(Path(name).read_text())
+        members = content.get("detectors") if isinstance(content, dict) else None
+        if isinstance(members, dict) and len(members) == 1:
+            ((own_name, content),) = members.items()
+            return str(own_name), DetectorSpec.model_validate(content)
+        return Path(name).stem, DetectorSpec.model_validate(content)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{name}: expected `detectors:` with one detector, got errors in it: {lines}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: expected YAML, got: {error}") from None
 
 
 def _simulate_spec(options: argparse.Namespace, detector: DetectorSpec) -> SimulateSpec:
     from pydantic import ValidationError
 
     mesh: dict[str, Any] | None = None
-    if options.cells:
+    if options.cells or options.dr_mm or options.dz_mm:
         own = detector.mesh
+        options.cells = options.cells or list(own.cells)
         mesh = {
             "cells": options.cells,
             "dr_mm": options.dr_mm or own.dr_mm * own.cells[0] / options.cells[0],
@@ -250,7 +270,9 @@ def _config(options: argparse.Namespace) -> None:
 
 def _freeze(options: argparse.Namespace) -> None:
     config = load_config(_experiment_file(options.experiment))
-    plan = Plan.discover(Config.model_validate({**config.model_dump(mode="json"), "data_lock": None}))
+    plan = Plan.discover(
+        Config.model_validate({**config.model_dump(mode="json", exclude_unset=True), "data_lock": None})
+    )
     output = options.output or Path("config") / "locks" / f"{config.experiment}.json"
     lock = freeze(plan, output)
     count = sum(len(parts) for parts in lock["datasets"].values())
@@ -264,7 +286,10 @@ def _experiment_file(name: str) -> Path:
 
     candidates = [*sorted(Path("config").glob("*.yaml")), *sorted(Path("config/experiments").glob("*.yaml"))]
     for path in candidates:
-        content = yaml.safe_load(path.read_text())
+        try:
+            content = yaml.safe_load(path.read_text())
+        except yaml.YAMLError:
+            continue
         if isinstance(content, dict) and content.get("experiment") == name:
             return path
     raise ConfigError(f"freeze: expected a configuration file or the name of an experiment in config/, got '{name}'")
@@ -289,7 +314,7 @@ def _unlock(options: argparse.Namespace) -> int:
                 return 1
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    command = [sys.executable, "-m", "snakemake", *options.arguments, "--unlock"]
+    command = [sys.executable, "-m", "snakemake", *options.rest, "--unlock"]
     return subprocess.run(command, check=False).returncode
 
 

@@ -68,7 +68,7 @@ class Plan:
 
     def _content(self) -> dict[str, Any]:
         files = {d: {p: [f.path, f.key] for p, f in parts.items()} for d, parts in self.files.items()}
-        return {"config": self.config.model_dump(mode="json"), "files": files}
+        return {"config": self.config.model_dump(mode="json", exclude_unset=True), "files": files}
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -86,7 +86,7 @@ class Plan:
         """
         config = load_config(content)
         folder = os.path.dirname(sys.executable)
-        if not os.environ.get("PATH", "").startswith(folder):
+        if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
             os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
         saved = os.environ.get("CALOFORGE_PLAN", "")
         if saved and Path(saved).exists():
@@ -101,12 +101,15 @@ class Plan:
 
     @property
     def simulated(self) -> dict[str, tuple[str, int]]:
-        """`<dataset>/<part>` of the files that the workflow makes, with data set and 1-based index."""
+        """`<dataset>/<part>` of the files that the workflow makes, with data set and 1-based index.
+
+        A file that somebody put in the place of a simulated one is not among them: no rule may overwrite it.
+        """
         return {
             f"{dataset}/{part}": (dataset, index)
             for dataset in self.config.datasets
             for index, part in enumerate(_simulated_parts(dataset, self.config.datasets[dataset]), 1)
-            if part in self.files[dataset]
+            if part in self.files[dataset] and self.files[dataset][part].key == self.simulate_key(dataset, index)
         }
 
     def parts(self, dataset: str) -> list[str]:
@@ -142,7 +145,7 @@ class Plan:
     def train_inputs(self, run: str, index: int | None = None) -> dict[str, Any]:
         """What a run, or its slice `index` (1-based; default: the last), is made from."""
         spec, paths = self.config.runs[run], self.paths
-        index = index or spec.slices
+        index = spec.slices if index is None else index
         inputs: dict[str, Any] = {
             "parts": [m for d in spec.data for m in self.part_manifests(d)],
             "prefix": [m for d in spec.data for m in self.prefix_manifests(spec.recipe, d)],
@@ -207,7 +210,7 @@ class Plan:
         spec = self.config.datasets[dataset]
         return digest_of(
             [
-                spec.digest(exclude={"files", "simulate"}),
+                spec.digest(exclude={"files", "simulate", "first_file_only"}),
                 self.config.raw_mesh(dataset).digest(),
                 self.config.detector(spec.detector).digest(),
                 self.files[dataset][part].key,
@@ -271,14 +274,16 @@ def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, Ra
         found[part] = RawFile(str(path), _own_or_replaced(path, paths.simulation_record(dataset, part), key, cache))
     own = {os.path.abspath(f.path) for f in found.values()}
     for pattern in spec.files:
+        pattern = os.path.expanduser(pattern)
         matches = [p for p in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(p)]
+        matches = matches[:1] if spec.first_file_only else matches
         if not matches and not found:
             raise ConfigError(
                 f"datasets.{dataset}.files: expected files matching '{pattern}', found none "
                 f"below {os.getcwd()}; correct the pattern or put the files there"
             )
         for match in matches:
-            if os.path.abspath(match) in own:
+            if os.path.abspath(match) in own or _simulated_before(match, cache):
                 continue
             part = _part_name(pattern, match)
             if part in found:
@@ -288,6 +293,15 @@ def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, Ra
                 )
             found[part] = RawFile(match, cache(match))
     return found
+
+
+def _simulated_before(path: str, cache: FingerprintCache) -> bool:
+    """Whether the workflow made the file for a configuration that asked for more files than this one."""
+    record = Path(f"{path}.json")
+    try:
+        return record.exists() and bool(json.loads(record.read_text())["fingerprint"] == cache(path))
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _own_or_replaced(path: Path, record: Path, key: str, cache: FingerprintCache) -> str:
@@ -309,7 +323,7 @@ def _part_name(pattern: str, path: str) -> str:
         fixed.append(piece)
     below = PurePath(path).relative_to(PurePath(*fixed)) if fixed else PurePath(path)
     name = "--".join(below.with_suffix("").parts).strip("/")
-    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in name)
 
 
 # ---------------------------------------------------------------------------------- data lock
@@ -318,7 +332,17 @@ def _part_name(pattern: str, path: str) -> str:
 def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, dict[str, RawFile]]:
     """Only the files that the lock names; ConfigError when one of them is gone or has other content."""
     assert config.data_lock is not None
-    lock = read_json(config.data_lock)["datasets"]
+    if not Path(config.data_lock).is_file():
+        raise ConfigError(
+            f"data_lock: expected the file {config.data_lock}, found none; "
+            f"make it with `caloforge freeze {config.experiment}`"
+        )
+    content = read_json(config.data_lock)
+    lock = content.get("datasets") if isinstance(content, dict) else None
+    if not isinstance(lock, dict):
+        raise ConfigError(
+            f"{config.data_lock}: expected a lock written by `caloforge freeze`, got other JSON; freeze again"
+        )
     kept: dict[str, dict[str, RawFile]] = {}
     for dataset, found in files.items():
         if dataset not in lock:

@@ -19,6 +19,7 @@ from typing import Any
 _BLOCK = 1 << 20
 _SAMPLED_BLOCKS = 16
 _SAMPLE = 1 << 16
+_SMALL_FILE = 64 << 20
 
 
 class ProvenanceError(RuntimeError):
@@ -118,9 +119,11 @@ def joined_digest(digests: Iterable[str]) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A fast stand-in for the digest: size and 16 sampled blocks of 64 KiB, milliseconds for any size."""
+    """A fast stand-in for the digest: all of a file up to 64 MiB, else its size and 16 sampled blocks of 64 KiB."""
     path = Path(path)
     size = path.stat().st_size
+    if size <= _SMALL_FILE:
+        return file_digest(path)
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with open(path, "rb") as handle:
         for i in range(_SAMPLED_BLOCKS):

@@ -5,10 +5,11 @@ Heavy imports stay inside the functions, so that `caloforge --help` and the Snak
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import ConfigError, DatasetSpec
+from pipeline.config import ConfigError, DatasetSpec, digest_of
 from pipeline.plan import Plan
 from pipeline.provenance import file_digest, fingerprint, read_json, write_json
 
@@ -25,15 +26,17 @@ def simulate(plan: Plan, file: str) -> Path:
     assert spec.simulate is not None
     part = file.partition("/")[2]
     output = plan.paths.raw(dataset, part)
-    seed = spec.simulate.seed * 1_000_000 + index
+    record = plan.paths.simulation_record(dataset, part)
+    seed = int(digest_of([spec.simulate.seed, dataset, index]), 16) >> 2 | 1
     simulate_file(output, spec.simulate, spec.detector, plan.config.detector(spec.detector), seed)
     write_json(
-        plan.paths.simulation_record(dataset, part),
+        record,
         {
             "key": plan.simulate_key(dataset, index),
             "fingerprint": fingerprint(output),
             "digest": file_digest(output),
             "seed": seed,
+            "physics_data": physics_data(spec.simulate),
             "simulate": spec.simulate.model_dump(mode="json"),
         },
     )
@@ -52,8 +55,15 @@ def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: Detecto
         sampling_fraction=detector.sampling_fraction,
         sampling_corrected=False,
         threshold_mev=spec.threshold_mev,
-        attributes={"engine": spec.engine, "seed": seed},
+        attributes={"engine": spec.engine, "seed": seed, "physics_data": physics_data(spec)},
     )
+
+
+def physics_data(spec: SimulateSpec) -> str:
+    """Which physics tables a simulation reads: Geant4's official data where the user has them, else the stand-in."""
+    if spec.engine != "geant4":
+        return "none"
+    return "official" if os.environ.get("G4LEDATA") or os.environ.get("GEANT4_DATA_DIR") else "stand-in"
 
 
 def ingest(plan: Plan, dataset: str, part: str) -> Path:
@@ -106,7 +116,9 @@ def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
     from pipeline.training.trainer import train as train_run
 
     spec, paths = plan.config.runs[run], plan.paths
-    index = slice_index or spec.slices
+    index = spec.slices if slice_index is None else slice_index
+    if not 1 <= index <= spec.slices:
+        raise ConfigError(f"--slice: expected 1 to {spec.slices} as in runs.{run}.slices, got {index}")
     train_run(
         TrainRequest(
             run=run,
@@ -198,14 +210,13 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
     """What a figure was made from, and the command that redraws it alone."""
     from pipeline import __version__
 
-    paths = plan.paths
     return {
         "experiment": plan.config.experiment,
         "figure": figure,
         "configuration": plan.config.digest(),
         "inputs": {path.as_posix(): file_digest(path) for path in plan.tables()},
         "code_version": __version__,
-        "redraw": f"snakemake --cores 1 --forcerun figures -- {paths.figure(figure).as_posix()}",
+        "redraw": f"caloforge figures --figure {figure} --plan {plan.save().as_posix()}",
     }
 
 

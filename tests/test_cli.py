@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,9 @@ def test_foreseen_errors_are_one_line_without_traceback(tmp_path) -> None:
         (["simulate", "--output", "x.h5", "--detector", "LHC"], "--detector: expected one of"),
         (["simulate", "--output", "x.h5", "--energy-gev", "4", "1"], "expected .low, high. with low < high"),
         (["simulate", "--file", "siw/none"], "expected one of"),
+        (["train", "--config", "config/test.yaml", "--run", "energy", "--slice", "9"], "--slice: expected 1 to 1"),
+        (["evaluate", "--config", "config/test.yaml", "--subject", "nobody"], "--subject: expected one of"),
+        (["figures", "--config", "config/test.yaml", "--figure", "nothing"], "--figure: expected one of"),
         (["freeze", "nobody"], "expected a configuration file or the name of an experiment"),
     ],
 )
@@ -48,6 +52,20 @@ def test_wrong_arguments_say_what_is_expected(arguments, message, capsys) -> Non
 
     assert main(arguments) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_detector_comes_as_the_readme_writes_it(tmp_path, capsys) -> None:
+    import re
+
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    block = re.search(r"```yaml\n(detectors:.*?)```", readme, re.S)[1]
+    (tmp_path / "mine.yaml").write_text(block)
+    output = tmp_path / "x.h5"
+    arguments = ["simulate", "--engine", "parametric", "--showers", "3", "--detector", str(tmp_path / "mine.yaml")]
+    assert main([*arguments, "--output", str(output)]) == 0
+    import h5py
+
+    assert h5py.File(output).attrs["detector"] == "MyCalo"
 
 
 def test_config_check_counts_what_it_found(capsys) -> None:

@@ -89,6 +89,18 @@ def test_a_head_may_not_see_its_label_through_its_parents_conditions(test_config
         load_config(test_config)
 
 
+def test_a_sample_may_not_have_the_name_of_a_head(test_config) -> None:
+    test_config["samples"]["energy"] = test_config["samples"].pop("generator")
+    with pytest.raises(ConfigError, match=r"samples\.energy: the name is taken"):
+        load_config(test_config)
+
+
+def test_a_step_without_options_in_a_mapping_is_explained(test_config) -> None:
+    test_config["preprocessing"]["log"][0] = {"rebin": 2}
+    with pytest.raises(ConfigError, match="rebin: expected the step's options"):
+        load_config(test_config)
+
+
 def test_yaml_errors_name_the_file(tmp_path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("experiment: [")

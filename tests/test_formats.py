@@ -151,14 +151,68 @@ def test_what_nobody_says_is_refused(tmp_path: Path, mesh: CylinderMesh, spec: d
         read_all(foreign(tmp_path / "a.h5"), mesh, **spec)
 
 
-def test_what_the_file_says_wins(tmp_path: Path, make_showers: Make, mesh: CylinderMesh) -> None:
-    path = write_raw(tmp_path / "a.h5", make_showers(3), sampling_corrected=True)
-    other = replace(mesh, n_r=8, dr_mm=1.0)
-    description = READERS["calochallenge"].describe(
-        path, dataset(sampling_corrected=False, angle_deg=50, sampling_fraction=0.5), detector_with(other)
-    )
-    assert description.sampling_corrected and description.mesh == mesh
-    assert (description.sampling_fraction, round(np.degrees(description.theta_rad or 0), 6)) == (0.03, 90)
+def test_what_the_file_says_wins_over_defaults(tmp_path: Path, make_showers: Make, mesh: CylinderMesh) -> None:
+    showers = replace(make_showers(3), particle="gamma")
+    path = write_raw(tmp_path / "a.h5", showers, sampling_corrected=True, sampling_fraction=0.5)
+    description = READERS["calochallenge"].describe(path, dataset(), detector_with(mesh))
+    assert description.sampling_corrected and description.sampling_fraction == 0.5
+    assert description.particle == "gamma" and round(np.degrees(description.theta_rad or 0), 6) == 90
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"sampling_corrected": True}, "sampling_corrected: expected true as in the data set's YAML, found false"),
+        ({"sampling_fraction": 0.5}, r"sampling_fraction: expected 0\.5 as .*, found 0\.03; correct `sampling_fr"),
+        ({"angle_deg": 50}, "a.h5: attribute angle_deg: expected 50 as .*, found 90; correct `angle_deg:` or take"),
+        ({"particle": "gamma"}, "attribute particle: expected gamma as .*, found e-; correct `particle:`"),
+    ],
+)
+def test_a_file_that_contradicts_the_yaml_is_refused(
+    tmp_path: Path, make_showers: Make, mesh: CylinderMesh, spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_all(write_raw(tmp_path / "a.h5", make_showers(3)), mesh, **spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cells", "18,50,45"),
+        ("cells", [4, 6]),
+        ("dr_mm", "wide"),
+        ("angle_deg", "ninety"),
+        ("sampling_fraction", "x"),
+        ("sampling_corrected", "false"),
+        ("threshold_mev", [1.0, 2.0]),
+        ("particle", "pi-"),
+    ],
+)
+def test_an_attribute_of_the_wrong_type_is_named(
+    tmp_path: Path, make_showers: Make, mesh: CylinderMesh, key: str, value: Any
+) -> None:
+    path = write_raw(tmp_path / "a.h5", make_showers(3))
+    with h5py.File(path, "a") as handle:
+        handle.attrs[key] = value
+    with pytest.raises(FormatError, match=rf"a\.h5: attribute {key}: expected .*correct the attribute"):
+        read_all(path, mesh)
+
+
+def test_a_file_on_another_mesh_is_refused(tmp_path: Path, make_showers: Make, mesh: CylinderMesh) -> None:
+    path, fine = write_raw(tmp_path / "a.h5", make_showers(3)), replace(mesh, n_r=8, dr_mm=1.0)
+    with pytest.raises(FormatError, match=r"expected .*n_r=8.*found .*n_r=4.*`mesh: \{cells: \[4, 6, 5\], dr_mm: 2"):
+        read_all(path, fine)
+    named = dataset(mesh=mesh.as_spec().model_dump())
+    assert READERS["calochallenge"].describe(path, named, detector_with(fine)).mesh == mesh
+
+
+def test_a_generated_sample_is_on_the_mesh_of_its_recipe(
+    tmp_path: Path, make_showers: Make, mesh: CylinderMesh
+) -> None:
+    path, fine = write_raw(tmp_path / "a.h5", make_showers(3)), replace(mesh, n_r=8, dr_mm=1.0)
+    assert read_all(path, fine, files=["*"], particle="gamma").mesh == mesh
+    with pytest.raises(FormatError, match="attributes cells, dr_mm, dz_mm"):
+        read_all(path, fine, files=["*.h5"])
 
 
 def test_another_detector_is_refused(tmp_path: Path, make_showers: Make, mesh: CylinderMesh) -> None:

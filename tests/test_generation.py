@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
 
+from pipeline.config import DatasetSpec
 from pipeline.data.formats import READERS
 from pipeline.data.store import Part, held_out
 from pipeline.generation.generate import GenerationError, generate, shower_noise
@@ -110,7 +111,8 @@ def test_a_sample_is_a_raw_file_at_the_held_out_conditions(toy, models, tmp_path
     config, output = toy.config(), tmp_path / f"{sample}.h5"
     generate(config, sample, models / run / "model.json", toy.parts, output)
     truth = held_out([Part.open(p) for p in toy.parts], config.splits, "reference", 20)
-    description = READERS["calochallenge"].describe(output, config.datasets["toy"], config.detector("Toy"))
+    spec = DatasetSpec(format="calochallenge", files=("*",), detector="Toy")
+    description = READERS["calochallenge"].describe(output, spec, config.detector("Toy"))
     made = READERS["calochallenge"].read(output, description, slice(0, 20))
     assert made.mesh == truth.mesh.rebinned((2, 2, 1))
     assert np.allclose(made.incident_energy, truth.incident_energy) and np.allclose(made.theta, truth.theta)

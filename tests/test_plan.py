@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import ConfigError, load_config
 from pipeline.plan import Plan, _part_name, freeze
-from pipeline.provenance import write_json
+from pipeline.provenance import fingerprint, write_json
 
 
 @pytest.fixture
@@ -104,3 +104,50 @@ def test_number_of_slices_does_not_change_a_run(tmp_path, monkeypatch, test_conf
 def test_saved_plan_is_the_same_plan(raw_folder, test_config) -> None:
     plan = Plan.discover(load_config(test_config))
     assert Plan.load(plan.save()) == plan
+
+
+def test_smoke_touches_nothing_of_the_real_experiment(raw_folder, test_config) -> None:
+    real = Plan.discover(load_config(test_config))
+    smoke = Plan.discover(load_config({**test_config, "smoke": True}))
+    assert set(smoke.files) == {"test_siw_smoke"} and len(smoke.files["test_siw_smoke"]) == 1
+    assert smoke.paths.results != real.paths.results
+    assert not set(smoke.part_manifests("test_siw_smoke")) & set(real.part_manifests("test_siw"))
+
+
+def test_smoke_simulates_files_of_its_own(tmp_path, monkeypatch, test_config) -> None:
+    monkeypatch.chdir(tmp_path)
+    smoke = Plan.discover(load_config({**test_config, "smoke": True}))
+    assert set(smoke.simulated) == {f"test_siw_smoke/test_siw_smoke_000{i}" for i in (1, 2)}
+
+
+def simulated(raw: Path, content: bytes) -> None:
+    """A raw file with the record that the simulation writes beside it."""
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    raw.write_bytes(content)
+    write_json(f"{raw}.json", {"fingerprint": fingerprint(raw)})
+
+
+def test_files_simulated_for_more_than_is_asked_now_are_not_the_users(tmp_path, monkeypatch, test_config) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in (1, 2, 3, 4):
+        simulated(Path(f"data/raw/test_siw/test_siw_000{i}.h5"), bytes([i]))
+    assert list(keys(test_config)) == ["test_siw_0001", "test_siw_0002", "test_siw_0003"]
+
+
+def test_a_file_put_in_the_place_of_a_simulated_one_is_never_simulated_over(tmp_path, monkeypatch, test_config) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw/test_siw/test_siw_0001.h5")
+    simulated(raw, b"made here")
+    raw.write_bytes(b"put here")
+    plan = Plan.discover(load_config(test_config))
+    assert "test_siw/test_siw_0001" not in plan.simulated and "test_siw_0001" in plan.files["test_siw"]
+    assert plan.simulation_record("test_siw", "test_siw_0001") == []
+
+
+def test_a_missing_or_foreign_lock_is_explained(raw_folder, test_config) -> None:
+    test_config["data_lock"] = "lock.json"
+    with pytest.raises(ConfigError, match="make it with `caloforge freeze test`"):
+        keys(test_config)
+    write_json("lock.json", [])
+    with pytest.raises(ConfigError, match="expected a lock written by"):
+        keys(test_config)

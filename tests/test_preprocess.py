@@ -122,6 +122,12 @@ def test_values_outside_a_steps_range_are_refused(tmp_path: Path, make_showers: 
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_recipe_that_does_not_fit_the_mesh_is_refused(tmp_path: Path, make_showers: Make) -> None:
+    part, recipe = make_part(tmp_path, make_showers(5)), RecipeSpec.model_validate([{"rebin": {"factors": [3, 1, 1]}}])
+    with pytest.raises(StoreError, match=r"a\.json: expected showers on a mesh .*n_r=4.*got \(3, 1, 1\); correct the"):
+        preprocessed(part, tmp_path / "out", recipe)
+
+
 def test_merge_refuses_strangers(tmp_path: Path, make_showers: Make) -> None:
     a, b = (make_part(tmp_path, make_showers(30, seed=seed), name) for seed, name in ((1, "a"), (2, "b")))
     mine, mesh = preprocessed(a, tmp_path / "out"), a.mesh

@@ -246,6 +246,14 @@ def test_a_diffusion_needs_a_standardised_recipe(toy, tmp_path):
         train(replace(request, transforms={"toy": tmp_path / "bare.json"}))
 
 
+def test_rotation_of_slanted_showers_is_refused(toy, tmp_path, monkeypatch):
+    request, training = toy.request("generator", tmp_path), training_set
+    slanted = lambda *a: replace(s := training(*a), theta=np.full(len(s), np.radians(70)))  # noqa: E731
+    monkeypatch.setattr("pipeline.training.request.training_set", slanted)
+    with pytest.raises(TrainingError, match=r"runs\.generator\.training\.augment\.rotate_phi.*90.*at 70 .*'toy'; set"):
+        training_loader(request, fitted_transforms(request))
+
+
 # ---------------------------------------------------------------------- checkpoints, adaptation
 
 

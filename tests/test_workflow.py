@@ -75,10 +75,20 @@ def test_everything_is_made(finished: Workspace) -> None:
     for figure in config.figures.draw:
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         record = json.loads((results / "figures" / f"{figure}.json").read_text())
-        assert record["provenance"]["redraw"].startswith("snakemake ")
+        assert record["provenance"]["redraw"].startswith(f"caloforge figures --figure {figure} --plan ")
     page = (results / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(config.figures.draw) - 1  # the summary stands as a table
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+
+
+def test_a_figure_is_redrawn_to_the_byte_by_the_command_beside_it(finished: Workspace) -> None:
+    figure = finished.folder / "results" / "test" / "figures" / "hits.pdf"
+    before = figure.read_bytes()
+    command = json.loads(figure.with_suffix(".json").read_text())["provenance"]["redraw"].split()
+    figure.unlink()
+    done = finished.caloforge(*command[1:])
+    assert done.returncode == 0, done.stderr
+    assert figure.read_bytes() == before
 
 
 def test_metric_rows_are_complete(finished: Workspace) -> None:

@@ -48,8 +48,8 @@ class SimulateSpec(Spec):
 class DatasetSpec(Spec):
     """Raw files of one layout from one detector.
 
-    What a file says of itself wins; what it does not say must stand here (`detector`,
-    `sampling_corrected`, `angle_deg`), or the file is refused.
+    What a file does not say of itself must stand here (`detector`, `sampling_corrected`, `angle_deg`), and what it
+    says must not contradict what stands here, or the file is refused.
     """
 
     format: Literal["calochallenge", "par04"]
@@ -62,6 +62,7 @@ class DatasetSpec(Spec):
     sampling_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     angle_deg: Annotated[float, Field(gt=0, lt=180)] | None = None
     particle: Particle = "e-"
+    first_file_only: bool = Field(False, description="take one file of those found, to try things out")
     simulate: SimulateSpec | None = None
     ingest_version: int = 1
 
@@ -244,5 +245,9 @@ def _named(step: Any) -> Any:
         return {"name": step}
     if isinstance(step, dict) and len(step) == 1 and "name" not in step:
         ((name, options),) = step.items()
+        if not isinstance(options, dict | None):
+            raise ValueError(
+                f"{name}: expected the step's options, such as {{log: {{epsilon_mev: 1e-3}}}}, got {options!r}"
+            )
         return {"name": name, **(options or {})}
     return step

@@ -74,7 +74,7 @@ class Config(Spec):
         if not errors:
             errors = [*self._run_errors(), *self._sample_errors()]
         if errors:
-            raise ValueError("; ".join(errors))
+            raise ValueError("\n".join(errors))
         return self
 
     def _names(self) -> list[str]:
@@ -86,16 +86,24 @@ class Config(Spec):
             "runs": self.runs,
             "samples": self.samples,
         }
-        return [
-            f"{group}.{name}: expected a name of letters, digits and _, got '{name}'"
-            for group, members in groups.items()
-            for name in members
-            if not re.match(NAME, name)
-        ] + [
-            f"samples.{name}: the name is taken by the reference; choose another"
-            for name in self.samples
-            if name in ("reference", "floor")
-        ]
+        return (
+            [
+                f"{group}.{name}: expected a name of letters, digits and _, got '{name}'"
+                for group, members in groups.items()
+                for name in members
+                if not re.match(NAME, name)
+            ]
+            + [
+                f"samples.{name}: the name is taken by the reference; choose another"
+                for name in self.samples
+                if name in ("reference", "floor", *self.head_runs())
+            ]
+            + [
+                f"runs.{name}: the name is taken by the evaluation; choose another"
+                for name in self.head_runs()
+                if name in ("reference", "floor")
+            ]
+        )
 
     def _references(self) -> list[str]:
         errors = []
@@ -214,10 +222,10 @@ class Config(Spec):
             return self
         content = self.model_dump(mode="json", exclude_unset=True)
         content["experiment"] = f"{self.experiment}_smoke"
-        for dataset in content["datasets"].values():
-            if dataset.get("simulate"):
-                dataset["simulate"] |= {"files": 2, "showers": 32, "engine": "parametric"}
-        content["splits"] = {"train": 0.5, "validation": 0.1, "test": 0.4}
+        content["datasets"] = {f"{name}_smoke": _smoked(spec) for name, spec in content["datasets"].items()}
+        for run in content.get("runs", {}).values():
+            run["data"] = [f"{name}_smoke" for name in run["data"]]
+        content["splits"] = {"train": 0.4, "validation": 0.1, "test": 0.5}
         for run in content.get("runs", {}).values():
             batch = min(16, run["training"].get("batch_size", 16))
             run["training"] |= {
@@ -229,7 +237,16 @@ class Config(Spec):
             }
         if content.get("evaluation"):
             content["evaluation"] |= {"showers": 8, "bootstrap": 5, "classifier_seeds": 1}
+            content["evaluation"]["reference"] += "_smoke"
         return Config.model_validate(content)
+
+
+def _smoked(dataset: dict[str, Any]) -> dict[str, Any]:
+    """A data set of its own: 64 parametric showers, or the first of the user's files."""
+    if dataset.get("simulate"):
+        small = dataset["simulate"] | {"files": 2, "showers": 32, "engine": "parametric"}
+        return dataset | {"simulate": small, "files": []}
+    return dataset | {"first_file_only": True}
 
 
 def load_config(source: str | Path | dict[str, Any]) -> Config:
@@ -243,7 +260,7 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
     else:
         try:
             content = yaml.safe_load(Path(source).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             raise ConfigError(
                 f"{where}: expected a configuration file, found none; see config/config.yaml for an example"
             ) from None
@@ -267,7 +284,7 @@ def _explained(where: str, error: ValidationError) -> str:
         elif not isinstance(item.get("input"), dict | list):
             message += f", got {item.get('input')!r}"
         lines += (
-            [f"  {key}: {part}" if key != "(whole)" else f"  {part}" for part in message.split("; ")]
+            [f"  {key}: {part}" if key != "(whole)" else f"  {part}" for part in message.split("\n")]
             if key == "(whole)"
             else [f"  {key}: {message}"]
         )

@@ -39,11 +39,11 @@ def preprocess_part(
     """Materialise the prefix of one part and the statistics of its training showers; returns the manifest.
 
     Writes `manifest_out` last, beside it `.zarr` (values) and `.npz` (statistics). `threads`: default
-    the CPUs this process may use, at most 4.
+    the CPUs this process may use, at most 4. Raises `StoreError` when the recipe does not fit the part's mesh.
     """
     manifest_in, manifest_out = Path(manifest_in), Path(manifest_out)
     part = Part.open(manifest_in)
-    transform = Transform.from_recipe(recipe, part.mesh)
+    transform = _fitting(recipe, part)
     manifest_out.unlink(missing_ok=True)
     statistics = CellStatistics.empty(transform.mesh.shape, transform.fill)
     writer = PartWriter(
@@ -76,6 +76,17 @@ def preprocess_part(
     }
     write_json(manifest_out, content)
     return content
+
+
+def _fitting(recipe: RecipeSpec, part: Part) -> Transform:
+    """The recipe on the part's mesh."""
+    try:
+        return Transform.from_recipe(recipe, part.mesh)
+    except ValueError as error:
+        raise StoreError(
+            f"{part.path}: expected showers on a mesh that the recipe fits, found {part.mesh}: {error}; "
+            "correct the recipe, or `mesh:` of the data set and ingest again"
+        ) from None
 
 
 def _default_threads() -> int:

@@ -7,10 +7,13 @@ the number of slices, not how often checkpoints are written).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.calorimeter import RaggedShowers
 from pipeline.config import AugmentSpec, Config, DiffusionSpec, RunSpec, digest_of
@@ -21,6 +24,7 @@ from pipeline.provenance import read_json
 from pipeline.training.loading import Loader, PrefixSource, Source, StoreSource
 
 VALIDATION_SHOWERS = 1024
+_PERPENDICULAR_RAD = 1e-3
 
 
 class TrainingError(RuntimeError):
@@ -121,7 +125,20 @@ def _source(
         parts = _opened(prefix)
         return PrefixSource(_showers(request, parts, split), parts[0].fill, transform)
     showers = _showers(request, _opened(request.parts[name]), split)
+    if augment is not None and augment.rotate_phi:
+        _check_perpendicular(request.run, name, showers)
     return StoreSource(showers, transform, augment or AugmentSpec())
+
+
+def _check_perpendicular(run: str, name: str, showers: RaggedShowers) -> None:
+    """Rotation in phi is a symmetry of perpendicular showers only."""
+    away = np.abs(np.asarray(showers.theta, dtype=np.float64) - math.pi / 2)
+    if away.max(initial=0.0) > _PERPENDICULAR_RAD:
+        raise TrainingError(
+            f"runs.{run}.training.augment.rotate_phi: expected showers at 90 degrees, found one at "
+            f"{math.degrees(showers.theta[np.argmax(away)]):g} degrees in data set '{name}'; set rotate_phi: false, "
+            "or leave the data set out of the run"
+        )
 
 
 def _opened(manifests: Sequence[Path]) -> list[Part]:

@@ -11,8 +11,8 @@ rule evaluate:
     wildcard_constraints:
         subject="|".join(PLAN.subjects()) or "(?!)",
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     params:
         key=lambda w: PLAN.evaluation_key(),
     message:
@@ -29,8 +29,10 @@ rule metrics:
     log:
         f"{LOGS}/metrics.log",
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
+    params:
+        key=PLAN.subjects(),
     message:
         "collect the metric rows"
     shell:

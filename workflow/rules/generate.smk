@@ -10,8 +10,8 @@ rule generate:
     log:
         f"{LOGS}/generate/{{sample}}.log",
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
         gpu=0,
     params:
         key=lambda w: PLAN.sample_key(w.sample),
@@ -30,8 +30,8 @@ rule predict:
     log:
         f"{LOGS}/predict/{{run}}.log",
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
         gpu=0,
     params:
         key=lambda w: PLAN.conditions_key(),

@@ -10,8 +10,8 @@ rule ingest:
     log:
         "logs/ingest/{dataset}/{part}.log",
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     params:
         key=lambda w: PLAN.ingest_key(w.dataset, w.part),
     message:
@@ -28,8 +28,8 @@ rule ingest_sample:
     log:
         f"{LOGS}/ingest/{{sample}}.log",
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     message:
         "ingest generated sample {wildcards.sample}"
     shell:

@@ -12,8 +12,8 @@ rule preprocess:
         folder="|".join(RECIPE_FOLDERS) or "(?!)",
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     params:
         key=lambda w: PLAN.recipe_key(RECIPE_FOLDERS[w.folder]),
         recipe=lambda w: RECIPE_FOLDERS[w.folder],
@@ -32,8 +32,8 @@ rule merge:
     log:
         f"{LOGS}/merge/{{recipe}}/{{dataset}}.log",
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 30 * attempt,
     params:
         key=lambda w: PLAN.recipe_key(w.recipe),
     message:

@@ -15,8 +15,8 @@ rule figures:
     wildcard_constraints:
         figure="|".join(PLAN.figures()) or "(?!)",
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
     params:
         key=lambda w: PLAN.figures_key(),
     message:
@@ -34,8 +34,8 @@ rule report:
     log:
         f"{LOGS}/report.log",
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
     params:
         key=PLAN.report_key(),
     message:

@@ -10,8 +10,8 @@ rule simulate:
     wildcard_constraints:
         simulated=SIMULATED,
     resources:
-        mem_mb=1000,
-        runtime=120,
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
     params:
         key=lambda w: PLAN.simulate_key(*PLAN.simulated[w.simulated]),
     message:

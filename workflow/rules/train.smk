@@ -10,8 +10,8 @@ rule train:
         f"{LOGS}/train/{{run}}.log",
     threads: lambda w: PLAN.config.runs[w.run].training.threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 240 * attempt,
         gpu=0,
     params:
         key=lambda w: PLAN.run_key(w.run),
@@ -30,8 +30,8 @@ rule train_slice:
         f"{LOGS}/train/{{run}}-{{slice}}.log",
     threads: lambda w: PLAN.config.runs[w.run].training.threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 240 * attempt,
         gpu=0,
     params:
         key=lambda w: PLAN.run_key(w.run),
