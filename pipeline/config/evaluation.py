@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -10,6 +10,7 @@ from pipeline.config.detectors import Cells
 from pipeline.config.spec import Spec
 
 Figure = Literal[
+    "summary",
     "longitudinal_profile",
     "radial_profile",
     "azimuthal_profile",
@@ -23,7 +24,6 @@ Figure = Literal[
     "shower_images",
     "energy_prediction",
     "training_curves",
-    "summary",
 ]
 
 
@@ -47,21 +47,6 @@ class EvaluationSpec(Spec):
 class FiguresSpec(Spec):
     """Which figures the report holds, and how they look."""
 
-    draw: tuple[Figure, ...] = (
-        "summary",
-        "longitudinal_profile",
-        "radial_profile",
-        "azimuthal_profile",
-        "energy_response",
-        "linearity",
-        "resolution",
-        "cell_spectrum",
-        "hits",
-        "moments",
-        "azimuthal_asymmetry",
-        "shower_images",
-        "energy_prediction",
-        "training_curves",
-    )
+    draw: tuple[Figure, ...] = get_args(Figure)
     images: NonNegativeInt = Field(4, description="showers shown in the image figure")
     version: int = 1
