@@ -1,0 +1,120 @@
+"""How benchmarks measure: interleaved repetitions, each in a fresh process, compared within one run.
+
+A case is a function and its arguments. Its module is imported before the clock starts; wall and CPU seconds (of the
+process, its threads and finished children) and the peak memory above that of the process before the call are its
+`Cost`. Ratios are taken repetition by repetition, for the machine is shared and its speed drifts.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+REPETITIONS = 5
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall and CPU seconds, peak memory (MB) above the process before the call, and what the call returned."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function of a benchmark module and its (picklable) arguments."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and of its finished children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usages)
+
+
+def cost(case: Case) -> Cost:
+    """The case once, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (case,))
+
+
+def _measured(case: Case) -> Cost:
+    gc.collect()
+    before = _reset_peak_mb()
+    wall, cpu = time.monotonic(), cpu_seconds()
+    result = case.function(*case.arguments)
+    return Cost(time.monotonic() - wall, cpu_seconds() - cpu, _peak_mb() - before, result)
+
+
+def _reset_peak_mb() -> float:
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak_mb()
+
+
+def _peak_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def interleaved(cases: Mapping[str, Case], repetitions: int = REPETITIONS) -> dict[str, list[Cost]]:
+    """Every case once without keeping it (caches warm up), then `repetitions` rounds of all cases in turn."""
+    for case in cases.values():
+        cost(case)
+    costs: dict[str, list[Cost]] = {name: [] for name in cases}
+    for _ in range(repetitions):
+        for name, case in cases.items():
+            costs[name].append(cost(case))
+    return costs
+
+
+def gain(slow: Sequence[Cost], fast: Sequence[Cost], what: str = "wall_s") -> float:
+    """How many times less `fast` costs: the median over repetitions."""
+    return statistics.median(getattr(a, what) / getattr(b, what) for a, b in zip(slow, fast, strict=True))
+
+
+def median(costs: Sequence[Cost], what: str) -> float:
+    """The median of one figure over repetitions."""
+    return statistics.median(getattr(c, what) for c in costs)
+
+
+def row(name: str, value: float, unit: str, against: str | None, workload: str, n: int) -> Row:
+    """One line of a table of results."""
+    return {
+        "name": name,
+        "workload": workload,
+        "value": value,
+        "unit": unit,
+        "against": against,
+        "n": n,
+        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
+        "date": date.today().isoformat(),
+    }
+
+
+def write(name: str, rows: Sequence[Row]) -> Path:
+    """Print the rows and write them to benchmarks/results/<name>.json."""
+    for line in rows:
+        print(f"{line['name']:34} {line['workload']:34} {line['value']:10.4g} {line['unit']}")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(list(rows), indent=1) + "\n")
+    print(path, file=sys.stderr)
+    return path
