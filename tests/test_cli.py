@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import STAGES, main
+from pipeline.cli import main
+from pipeline.commands.stage import STAGES
 
 
 @pytest.mark.parametrize("command", [*STAGES, "simulate", "config", "freeze", "unlock"])

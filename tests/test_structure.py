@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "pipeline"
 ROOMS = [
     "cli",
+    "commands",
     "stages",
     "figures",
     "generation",
@@ -87,7 +88,7 @@ def test_heavy_libraries_stay_out(module, absent) -> None:
 
 def test_stage_is_rule_is_subcommand_is_function() -> None:
     from pipeline import stages
-    from pipeline.cli import STAGES
+    from pipeline.commands.stage import STAGES
 
     rules = set()
     for path in (REPOSITORY / "workflow" / "rules").glob("*.smk"):

@@ -1,0 +1,21 @@
+"""One module per command: `add(commands)` declares its options and names the function that does it.
+
+A new command is one module here and one line in `COMMANDS`, whose order is that of `caloforge --help`. Modules
+import nothing heavy at their top: numpy, torch, zarr and the stages wait until the command runs.
+"""
+
+from pipeline.commands import (
+    configuration,
+    freeze,
+    simulate,
+    stage,
+    unlock,
+)
+
+COMMANDS = (
+    simulate,
+    stage,
+    configuration,
+    freeze,
+    unlock,
+)
