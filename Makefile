@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow bench-simulate check format clean clean-results
+.PHONY: help env demo test test-slow bench-simulate bench-data check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -37,6 +37,9 @@ test-slow: env
 
 bench-simulate: env
 	python benchmarks/simulate.py
+
+bench-data: env
+	python benchmarks/data.py
 
 check: env
 	ruff check .
