@@ -248,7 +248,7 @@ class Plan:
 
     def report_key(self) -> str:
         """All that shapes the report, given figures and metrics."""
-        return self.config.digest(exclude={"data_lock"})
+        return self.config.digest(exclude={"data_lock", "compute"})
 
 
 # --------------------------------------------------------------------------------- raw files

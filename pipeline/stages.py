@@ -93,8 +93,9 @@ def preprocess(plan: Plan, dataset: str, part: str, recipe: str, threads: int = 
     from pipeline.data.preprocess import preprocess_part
 
     manifest = plan.paths.prefix(recipe, dataset, part)
+    config = plan.config
     preprocess_part(
-        plan.paths.part(dataset, part), manifest, plan.config.preprocessing[recipe], plan.config.splits, threads=threads
+        plan.paths.part(dataset, part), manifest, config.preprocessing[recipe], config.splits, threads, config.compute
     )
     return manifest
 
@@ -213,7 +214,7 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
     return {
         "experiment": plan.config.experiment,
         "figure": figure,
-        "configuration": plan.config.digest(),
+        "configuration": plan.config.digest(exclude={"compute"}),
         "inputs": {path.as_posix(): file_digest(path) for path in plan.tables()},
         "code_version": __version__,
         "redraw": f"caloforge figures --figure {figure} --plan {plan.save().as_posix()}",

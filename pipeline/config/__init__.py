@@ -1,5 +1,6 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
+from pipeline.config.compute import ComputeSpec
 from pipeline.config.data import LABELS, DatasetSpec, RecipeSpec, SimulateSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
@@ -20,6 +21,7 @@ __all__ = [
     "BUILT_IN_DETECTORS",
     "LABELS",
     "AugmentSpec",
+    "ComputeSpec",
     "Config",
     "ConfigError",
     "DatasetSpec",

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline.config.compute import ComputeSpec
 from pipeline.config.data import DatasetSpec, RecipeSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
@@ -36,6 +37,7 @@ class Config(Spec):
     samples: dict[str, SampleSpec] = {}
     evaluation: EvaluationSpec | None = None
     figures: FiguresSpec = FiguresSpec()
+    compute: ComputeSpec = ComputeSpec()
 
     # ------------------------------------------------------------------------------- look-ups
 

@@ -10,19 +10,17 @@ number of threads nor the machine changes a bit. `merge`: the statistics of all 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask.base import compute
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
-from pipeline.config import RecipeSpec, SplitSpec, digest_of
+from pipeline.config import ComputeSpec, RecipeSpec, SplitSpec, digest_of
+from pipeline.data.compute import Workers, client_for
 from pipeline.data.part_writer import PartWriter, mesh_attributes, mesh_of
 from pipeline.data.statistics import CellStatistics, merged
 from pipeline.data.store import TRAIN, Part, StoreError, split_code
@@ -30,16 +28,21 @@ from pipeline.data.transforms import Transform, TransformError
 from pipeline.provenance import ProvenanceError, file_digest, read_json, write_json
 
 BLOCK_SHOWERS = 512
-_MOST_THREADS = 4
+_THREADS = ComputeSpec()
 
 
 def preprocess_part(
-    manifest_in: Path, manifest_out: Path, recipe: RecipeSpec, splits: SplitSpec, threads: int | None = None
+    manifest_in: Path,
+    manifest_out: Path,
+    recipe: RecipeSpec,
+    splits: SplitSpec,
+    threads: int | None = None,
+    compute: ComputeSpec = _THREADS,
 ) -> dict[str, Any]:
     """Materialise the prefix of one part and the statistics of its training showers; returns the manifest.
 
-    Writes `manifest_out` last, beside it `.zarr` (values) and `.npz` (statistics). `threads`: default
-    the CPUs this process may use, at most 4. Raises `StoreError` when the recipe does not fit the part's mesh.
+    Writes `manifest_out` last, beside it `.zarr` (values) and `.npz` (statistics). `threads` and `compute` say where
+    Dask works and change no bit (see `client_for`). Raises `StoreError` when the recipe does not fit the part's mesh.
     """
     manifest_in, manifest_out = Path(manifest_in), Path(manifest_out)
     part = Part.open(manifest_in)
@@ -53,8 +56,8 @@ def preprocess_part(
         {"units": "1", "long_name": "value behind the recipe's prefix"},
         allow_dense=False,
     )
-    with writer:
-        for rows, showers, state in _blocks(part, transform, splits, threads or _default_threads()):
+    with client_for(compute, threads) as workers, writer:
+        for rows, showers, state in _blocks(part, transform, splits, workers):
             writer.append(showers, part.shower_hash[rows])
             statistics = statistics.merge(state)
     statistics.save(manifest_out.with_suffix(".npz"))
@@ -89,10 +92,6 @@ def _fitting(recipe: RecipeSpec, part: Part) -> Transform:
         ) from None
 
 
-def _default_threads() -> int:
-    return min(_MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def _keys(recipe: RecipeSpec, splits: SplitSpec) -> dict[str, str]:
     """Digests of what decides the result."""
     fitted = [i for i, step in enumerate(recipe.steps) if step.fitted]
@@ -112,29 +111,33 @@ def _attributes(part: Part, transform: Transform) -> dict[str, Any]:
 
 
 def _blocks(
-    part: Part, transform: Transform, splits: SplitSpec, threads: int
+    part: Part, transform: Transform, splits: SplitSpec, workers: Workers
 ) -> Iterator[tuple[slice, RaggedShowers, CellStatistics]]:
-    """Rows, prefix and training statistics of each block, in file order; `threads` blocks at a time."""
+    """Rows, prefix and training statistics of each block, in file order."""
     train = split_code(part.shower_hash, splits) == TRAIN
     rows = [slice(i, min(i + BLOCK_SHOWERS, part.n_showers)) for i in range(0, part.n_showers, BLOCK_SHOWERS)]
-    work = delayed(partial(_block, part, transform), pure=False)
-    for i in range(0, len(rows), threads):
-        wave = rows[i : i + threads]
-        tasks = [work(train[r], r) for r in wave]
-        results = compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
-        for r, (showers, state) in zip(wave, results, strict=True):
-            yield r, showers, state
+    work = partial(_block, part.path.absolute(), part.digest, transform)
+    results = workers.in_order(work, [(r, train[r]) for r in rows])
+    for r, (showers, state) in zip(rows, results, strict=True):
+        yield r, showers, state
+
+
+@lru_cache(maxsize=2)
+def _opened(manifest: Path, digest: str) -> Part:
+    """A part opened once per process; the digest tells apart what had the same name one after another."""
+    return Part.open(manifest)
 
 
 def _block(
-    part: Part, transform: Transform, train: NDArray[np.bool_], rows: slice
+    manifest: Path, digest: str, transform: Transform, block: tuple[slice, NDArray[np.bool_]]
 ) -> tuple[RaggedShowers, CellStatistics]:
     """The prefix of a row range, and the statistics of its training showers."""
-    showers = transform.prefix_ragged(part.read(rows))
+    rows, train = block
+    showers = transform.prefix_ragged(_opened(manifest, digest).read(rows))
     if not np.isfinite(showers.energy).all():
         row = rows.start + int(showers.shower_of_hit[np.argmin(np.isfinite(showers.energy))])
         raise TransformError(
-            f"{part.path}: shower {row}: expected finite values behind the recipe's prefix, found "
+            f"{manifest}: shower {row}: expected finite values behind the recipe's prefix, found "
             "some that are not; divide by the incident energy before logit, or raise logit.scale"
         )
     return showers, CellStatistics.of(showers.take(np.flatnonzero(train)), transform.fill)

@@ -1,0 +1,128 @@
+"""Where Dask runs: threads of this process, a cluster of processes on this machine, or a scheduler given by address.
+
+In: a picklable function and the items to call it with. Out: its results in the items' order, whichever worker was
+first, so that reducing them gives the same bits everywhere. At most `AHEAD` results per worker wait in memory. With
+a scheduler given by address the workers must see the same files and the same version of this package
+(docs.dask.org, "Deploy Dask clusters").
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from dask.base import compute
+from dask.delayed import delayed
+
+from pipeline.config import ComputeSpec
+
+log = logging.getLogger(__name__)
+AHEAD = 2
+CONNECT_SECONDS = 10
+_MOST_THREADS = 4
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class ComputeError(RuntimeError):
+    """A scheduler that cannot be reached; names the key to change."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """`n` workers: threads of this process, or those behind a Dask client."""
+
+    n: int
+    client: Any = None
+
+    def in_order(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """`function(item)` for each item, in the items' order; an exception of any of them is raised here."""
+        if self.client is not None:
+            return _window(function, items, self.client, AHEAD * self.n)
+        return _waves(function, items, self.n)
+
+
+@contextmanager
+def client_for(spec: ComputeSpec, threads: int | None = None) -> Iterator[Workers]:
+    """The workers that `compute:` asks for; a cluster of our own ends with the block.
+
+    `threads`: what the job may use, default the CPUs of this process, at most 4; `compute.workers` goes before it.
+    """
+    n = spec.workers or threads or default_threads()
+    if spec.scheduler == "threads":
+        yield Workers(n)
+    elif spec.scheduler == "distributed":
+        with _local_cluster(n, spec.dashboard) as client:
+            yield Workers(n, client)
+    else:
+        with _connected(spec.scheduler) as client:
+            yield Workers(max(1, sum(client.nthreads().values())), client)
+
+
+def default_threads() -> int:
+    """The CPUs that this process may use, at most 4."""
+    return min(_MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@contextmanager
+def _local_cluster(n: int, dashboard: bool) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    address = ":0" if dashboard else None
+    with (
+        LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=address, silence_logs=logging.ERROR) as own,
+        Client(own) as client,
+    ):
+        if dashboard:
+            log.info("Dask: %d processes, dashboard at %s", n, client.dashboard_link)
+        yield client
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ComputeError(
+            f"compute.scheduler: expected a Dask scheduler at {address}, found none that answers ({error}); "
+            "start one with `dask scheduler`, or set `scheduler: threads`"
+        ) from None
+    with client:
+        log.info("Dask: scheduler %s, dashboard at %s", address, client.dashboard_link)
+        yield client
+
+
+def _waves(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
+    """Waves of n items in Dask's threads; the next wave runs while the results of one are used."""
+    work, left = delayed(function, pure=False), iter(items)
+
+    def wave() -> tuple[Result, ...]:
+        tasks = [work(item) for item in islice(left, n)]
+        return tuple(compute(*tasks, scheduler="threads", num_workers=n))  # type: ignore[no-untyped-call]
+
+    with ThreadPoolExecutor(1) as ahead:
+        results = wave()
+        while results:
+            following = ahead.submit(wave)
+            yield from results
+            results = following.result()
+
+
+def _window(function: Callable[[Item], Result], items: Iterable[Item], client: Any, size: int) -> Iterator[Result]:
+    """At most `size` items at the client at a time."""
+    left, waiting = iter(items), deque[Any]()
+    for item in left:
+        waiting.append(client.submit(function, item, pure=False))
+        if len(waiting) >= size:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
