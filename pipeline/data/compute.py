@@ -76,10 +76,8 @@ def _local_cluster(n: int, dashboard: bool) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     address = ":0" if dashboard else None
-    with (
-        LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=address, silence_logs=logging.ERROR) as own,
-        Client(own) as client,
-    ):
+    options = {"threads_per_worker": 1, "dashboard_address": address, "silence_logs": logging.ERROR}
+    with LocalCluster(n_workers=n, **options) as own, Client(own) as client:  # type: ignore[no-untyped-call]
         if dashboard:
             log.info("Dask: %d processes, dashboard at %s", n, client.dashboard_link)
         yield client
@@ -90,7 +88,7 @@ def _connected(address: str) -> Iterator[Any]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=CONNECT_SECONDS)
+        client = Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
         raise ComputeError(
             f"compute.scheduler: expected a Dask scheduler at {address}, found none that answers ({error}); "
