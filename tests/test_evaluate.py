@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import Config
+from pipeline.data.stream import InMemory, ShowerStream
 from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.comparisons import COMPARISONS, ROW_KEYS, same_conditions, selection_name
 from pipeline.evaluation.evaluate import (
@@ -53,8 +54,11 @@ class ToyPart:
     def open(cls, path) -> ToyPart:
         return cls(str(path))
 
-    def read(self) -> RaggedShowers:
-        return self.known[self.name]
+    def read(self, rows: slice = slice(None)) -> RaggedShowers:
+        return InMemory(self.known[self.name]).read(rows)
+
+    def __getattr__(self, name: str):
+        return getattr(self.known[self.name], name)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +107,8 @@ def parts() -> Iterator[None]:
     loud = toy_showers(4, incident=incident)
     monkeypatch.setattr(ToyPart, "known", {"good": coarse, "null": replace(loud, energy=1.3 * loud.energy)})
     monkeypatch.setattr(module, "Part", ToyPart)
-    monkeypatch.setattr(module, "held_out", lambda parts, splits, half, n: halves[half])
-    monkeypatch.setattr(module, "training_set", lambda parts, splits, split: toy_showers(5))
+    monkeypatch.setattr(module, "held_out_stream", lambda parts, splits, half, n: ShowerStream.of(halves[half]))
+    monkeypatch.setattr(module, "training_stream", lambda parts, splits, split: ShowerStream.of(toy_showers(5)))
     yield
     monkeypatch.undo()
 
@@ -186,12 +190,12 @@ def test_selection_names_and_conditions() -> None:
 def test_a_sample_on_the_wrong_mesh_is_refused(config) -> None:
     wrong = toy_showers(1, mesh=CylinderMesh(3, 6, 8, 2.0, 3.0))
     with pytest.raises(EvaluationError, match=r"sample\.json: expected showers on a mesh that divides into"):
-        comparable(wrong, config, "sample.json")
+        comparable(ShowerStream.of(wrong), config, "sample.json")
 
 
 def test_an_empty_sample_is_refused(config) -> None:
     with pytest.raises(EvaluationError, match="expected showers, got none"):
-        comparable(toy_showers(1).take(np.zeros(0, dtype=np.int64)), config, "sample.json")
+        comparable(ShowerStream.of(toy_showers(1)).first(0), config, "sample.json")
 
 
 def test_an_experiment_without_evaluation_is_refused(config, tmp_path) -> None:

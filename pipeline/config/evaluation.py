@@ -41,7 +41,10 @@ class EvaluationSpec(Spec):
     bins: PositiveInt = Field(10, description="quantile bins of a separation power")
     bootstrap: PositiveInt = Field(50, description="replicas behind an error")
     classifier_seeds: PositiveInt = 3
-    version: int = 1
+    classifier_showers: PositiveInt = Field(
+        10000, description="showers of each side that metrics of cells see, at most"
+    )
+    version: int = 2
 
 
 class FiguresSpec(Spec):

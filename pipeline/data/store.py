@@ -234,6 +234,11 @@ def rows_of(part: Part, splits: SplitSpec, split: SplitName) -> NDArray[np.int64
 
 def held_out(parts: Sequence[Part], splits: SplitSpec, half: Half, n: int) -> RaggedShowers:
     """The n test showers of a half with the smallest hashes, sorted by hash, duplicates dropped."""
+    return _gather(parts, held_out_rows(parts, splits, half, n))
+
+
+def held_out_rows(parts: Sequence[Part], splits: SplitSpec, half: Half, n: int) -> Choice:
+    """Where the showers of `held_out` lie, in their order; `StoreError` when there are fewer than n."""
     middle = _bounds(splits)[2]
     chosen = _unique_rows(parts, splits, "test")
     inside = _at_least(chosen.hashes, middle) == (half == "floor")
@@ -243,13 +248,18 @@ def held_out(parts: Sequence[Part], splits: SplitSpec, half: Half, n: int) -> Ra
             f"held-out showers, half '{half}': expected {n} in {len(parts)} part(s), found "
             f"{len(chosen.hashes)}; add data, lower `evaluation.showers` or raise `splits.test`"
         )
-    return _gather(parts, chosen.where(np.arange(len(chosen.hashes)) < n))
+    return chosen.where(np.arange(len(chosen.hashes)) < n)
 
 
 def training_set(
     parts: Sequence[Part], splits: SplitSpec, split: SplitName = "train", limit: int | None = None
 ) -> RaggedShowers:
     """The showers of a split, sorted by hash, duplicates dropped; `limit` keeps the smallest hashes."""
+    return _gather(parts, training_rows(parts, splits, split, limit))
+
+
+def training_rows(parts: Sequence[Part], splits: SplitSpec, split: SplitName, limit: int | None = None) -> Choice:
+    """Where the showers of `training_set` lie, in their order; `StoreError` when there are too few."""
     chosen = _unique_rows(parts, splits, split)
     n = len(chosen.hashes) if limit is None else limit
     if len(chosen.hashes) < max(n, 1):
@@ -257,31 +267,32 @@ def training_set(
             f"split '{split}': expected {max(n, 1)} showers in {len(parts)} part(s), found "
             f"{len(chosen.hashes)}; add data, lower the run's `showers` or raise `splits.{split}`"
         )
-    return _gather(parts, chosen.where(np.arange(len(chosen.hashes)) < n))
+    return chosen.where(np.arange(len(chosen.hashes)) < n)
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """Chosen showers of many parts: hash, index of the part, row; each of shape (chosen,)."""
 
     hashes: NDArray[np.uint64]
     part: NDArray[np.int64]
     row: NDArray[np.int64]
 
-    def where(self, keep: NDArray[np.bool_]) -> _Choice:
-        return _Choice(self.hashes[keep], self.part[keep], self.row[keep])
+    def where(self, keep: NDArray[np.bool_]) -> Choice:
+        """The showers for which `keep` holds."""
+        return Choice(self.hashes[keep], self.part[keep], self.row[keep])
 
 
-def _unique_rows(parts: Sequence[Part], splits: SplitSpec, split: SplitName) -> _Choice:
+def _unique_rows(parts: Sequence[Part], splits: SplitSpec, split: SplitName) -> Choice:
     """Rows of a split over all parts, sorted by hash, one per hash."""
     rows = [rows_of(part, splits, split) for part in parts]
     hashes = np.concatenate([np.zeros(0, np.uint64), *(p.shower_hash[r] for p, r in zip(parts, rows, strict=True))])
     part = np.repeat(np.arange(len(parts)), [len(r) for r in rows])
     unique, first = np.unique(hashes, return_index=True)
-    return _Choice(unique, part[first], np.concatenate([np.zeros(0, np.int64), *rows])[first])
+    return Choice(unique, part[first], np.concatenate([np.zeros(0, np.int64), *rows])[first])
 
 
-def _gather(parts: Sequence[Part], chosen: _Choice) -> RaggedShowers:
+def _gather(parts: Sequence[Part], chosen: Choice) -> RaggedShowers:
     pieces, places = [], []
     for i, part in enumerate(parts):
         place = np.flatnonzero(chosen.part == i)

@@ -115,7 +115,7 @@ def prepared(
 ) -> tuple[Metric, NDArray[np.generic], NDArray[np.generic], int | None]:
     """The metric, both sides as it wants them, and its number of bins; quantile bins come from the reference."""
     if metric != "separation_power":
-        return METRICS[metric], reference, sample, None
+        return METRICS[metric], reference.astype(np.float64), sample.astype(np.float64), None
     if reference.ndim == 1:
         edges = quantile_edges(reference, bins)
         codes = bin_codes(reference, edges), bin_codes(sample, edges)

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.calorimeter import CylinderMesh
 from pipeline.config import Config, EvaluationSpec
-from pipeline.data.store import Part, held_out, training_set
+from pipeline.data.store import Part
+from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
 from pipeline.evaluation.baselines import CalibratedCellSum
 from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, selection_name
 from pipeline.evaluation.metrics import bootstrap_error, generator_for
-from pipeline.evaluation.observables import observe
+from pipeline.evaluation.observables import STREAMED, observe, visible_energy
 from pipeline.evaluation.response import energy_bins, energy_edges, response
 from pipeline.evaluation.tables import figure_tables, image_tables, plain
 from pipeline.provenance import read_json, write_json
@@ -37,7 +38,12 @@ class EvaluationError(ValueError):
 
 
 def evaluate(
-    config: Config, sample: str, reference_parts: Sequence[Path], sample_part: Path | None, output: Path
+    config: Config,
+    sample: str,
+    reference_parts: Sequence[Path],
+    sample_part: Path | None,
+    output: Path,
+    threads: int = 1,
 ) -> None:
     """Evaluate a sample's part against the reference; `sample_part` None is the floor, the other Geant4 half.
 
@@ -45,24 +51,30 @@ def evaluate(
     """
     spec = evaluation_of(config)
     parts = [Part.open(path) for path in reference_parts]
-    reference = comparable(held_out(parts, config.splits, "reference", spec.showers), config, "the reference")
+    reference = comparable(held_out_stream(parts, config.splits, "reference", spec.showers), config, "the reference")
     if sample_part is None:
-        showers = comparable(held_out(parts, config.splits, "floor", spec.showers), config, "the floor")
+        showers = comparable(held_out_stream(parts, config.splits, "floor", spec.showers), config, "the floor")
     else:
-        showers = comparable(Part.open(sample_part).read(), config, str(sample_part))
-    rows, tables = comparison(reference, showers, spec, config.seed)
+        showers = comparable(ShowerStream.of(Part.open(sample_part)), config, str(sample_part))
+    rows, tables = comparison(reference, showers, spec, config.seed, threads)
     tables |= {"kind": "sample", "sample": sample, "reference": spec.reference}
     write_json(output, {"rows": [complete(row, config, sample) for row in rows], "tables": tables})
 
 
 def comparison(
-    reference: RaggedShowers, sample: RaggedShowers, spec: EvaluationSpec, seed: int
+    reference: ShowerStream, sample: ShowerStream, spec: EvaluationSpec, seed: int, threads: int = 1
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and figure tables of showers that are already on the evaluation's mesh and cut."""
-    ours, theirs = observe(reference), observe(sample)
-    rows = compare(ours, theirs, spec, seed) + classifier_rows(reference, sample, ours, theirs, spec, seed)
+    """Rows and figure tables of showers that are already on the evaluation's mesh and cut.
+
+    Every shower is measured, block by block; what needs cells sees the first `classifier_showers` of each side.
+    """
+    ours, theirs = (observe(side, STREAMED, threads) for side in (reference, sample))
+    rows = compare(ours, theirs, spec, seed)
     tables = figure_tables(ours, theirs, reference.mesh, spec.threshold_mev, spec.energy_bins)
-    return rows, tables | {"images": image_tables(reference, sample)}
+    tables["images"] = image_tables(reference, sample)
+    cells = [side.first(spec.classifier_showers).read() for side in (reference, sample)]
+    features = [observe(side, threads=threads) for side in cells]
+    return rows + classifier_rows(cells[0], cells[1], features[0], features[1], spec, seed), tables
 
 
 def evaluation_of(config: Config) -> EvaluationSpec:
@@ -75,8 +87,8 @@ def evaluation_of(config: Config) -> EvaluationSpec:
     return config.evaluation
 
 
-def comparable(showers: RaggedShowers, config: Config, where: str) -> RaggedShowers:
-    """The showers on the evaluation's mesh and cut at its threshold."""
+def comparable(showers: ShowerStream, config: Config, where: str) -> ShowerStream:
+    """The showers on the evaluation's mesh and cut at its threshold, block by block as they are read."""
     spec = evaluation_of(config)
     mesh = CylinderMesh.from_spec(config.raw_mesh(spec.reference)).rebinned(spec.rebin)
     if len(showers) == 0:
@@ -105,7 +117,9 @@ def complete(row: Row, config: Config, sample: str) -> Row:
 # ------------------------------------------------------------------------------- predictions
 
 
-def evaluate_predictions(config: Config, run: str, predictions: Path, parts: Sequence[Path], output: Path) -> None:
+def evaluate_predictions(
+    config: Config, run: str, predictions: Path, parts: Sequence[Path], output: Path, threads: int = 1
+) -> None:
     """Evaluate a head's incident energies beside the calibrated cell sum, fitted on the training split.
 
     Raises `EvaluationError` when the predictions are not those of the reference's showers.
@@ -114,15 +128,15 @@ def evaluate_predictions(config: Config, run: str, predictions: Path, parts: Seq
     columns = prediction_columns(predictions)
     opened = [Part.open(path) for path in parts]
     truth = columns["incident_energy"]
-    reference = comparable(held_out(opened, config.splits, "reference", len(truth)), config, "the reference")
+    reference = comparable(held_out_stream(opened, config.splits, "reference", len(truth)), config, "the reference")
     if not np.allclose(reference.incident_energy, truth, rtol=1e-5, atol=0):
         raise EvaluationError(
             f"{predictions}: expected the incident energies of the reference's {len(truth)} "
             "showers in order of their hash, got others; delete the file and predict again"
         )
-    training = comparable(training_set(opened, config.splits, "train"), config, "the training split")
-    line = CalibratedCellSum.fit(training.visible_energy, np.asarray(training.incident_energy, dtype=np.float64))
-    cell_sum = line.predict(reference.visible_energy)
+    training = comparable(training_stream(opened, config.splits, "train"), config, "the training split")
+    line = CalibratedCellSum.fit(_visible_energy(training, threads), training.incident_energy)
+    cell_sum = line.predict(_visible_energy(reference, threads))
     rows, curves = [], {}
     edges = energy_edges(truth, spec.energy_bins)
     for name, (energy, sigma) in {run: (columns["predicted"], columns["sigma"]), BASELINE: cell_sum}.items():
@@ -143,6 +157,10 @@ def evaluate_predictions(config: Config, run: str, predictions: Path, parts: Seq
             },
         },
     )
+
+
+def _visible_energy(showers: ShowerStream, threads: int) -> Array:
+    return observe(showers, {"visible_energy": visible_energy}, threads)["visible_energy"]
 
 
 def prediction_columns(path: Path) -> dict[str, Array]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.data.stream import ShowerStream
 from pipeline.evaluation.comparisons import same_conditions, selection_name
 from pipeline.evaluation.observables import CELL_LOG10_EDGES, Table, layer_correlation, profile
 from pipeline.evaluation.response import energy_bins, energy_edges, fit_resolution, response
@@ -144,19 +145,19 @@ def side_view(showers: RaggedShowers) -> NDArray[np.float64]:
     return np.concatenate([above[:, ::-1], below], axis=1)
 
 
-def image_tables(reference: RaggedShowers, sample: RaggedShowers) -> Record:
+def image_tables(reference: ShowerStream, sample: ShowerStream) -> Record:
     """Side views of single showers: the same conditions on both sides, or the nearest incident energy."""
-    rows = image_rows(np.asarray(reference.incident_energy, dtype=np.float64))
-    partners = rows
-    if not same_conditions(reference.incident_energy, sample.incident_energy):
-        away = np.abs(np.log(sample.incident_energy[None, :] / reference.incident_energy[rows][:, None]))
+    ours, theirs = reference.incident_energy, sample.incident_energy
+    partners = rows = image_rows(ours)
+    if not same_conditions(ours, theirs):
+        away = np.abs(np.log(theirs[None, :] / ours[rows][:, None]))
         partners = away.argmin(axis=1)
     mesh = reference.mesh
     return {
         "r_mm": mesh.n_r * mesh.dr_mm,
         "z_mm": mesh.n_z * mesh.dz_mm,
-        "reference": _images(reference.take(rows)),
-        "sample": _images(sample.take(partners)),
+        "reference": _images(reference.take(rows).read()),
+        "sample": _images(sample.take(partners).read()),
     }
 
 

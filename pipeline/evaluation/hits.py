@@ -1,0 +1,74 @@
+"""The hits of a block of showers, taken apart into (r, phi, z): what every observable is computed from.
+
+In: `RaggedShowers` (visible MeV, cut); out: sums of weights per shower or per slice of it. It names no observable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.calorimeter import CylinderMesh, RaggedShowers
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The hits of n showers, one entry per cell above threshold.
+
+    shower, r, phi, z: (hit,) indices; energy: (hit,) visible MeV; incident_energy: (n,) MeV.
+    """
+
+    shower: NDArray[np.intp]
+    r: NDArray[np.intp]
+    phi: NDArray[np.intp]
+    z: NDArray[np.intp]
+    energy: Array
+    incident_energy: Array
+    mesh: CylinderMesh
+
+    @classmethod
+    def of(cls, showers: RaggedShowers) -> Hits:
+        """The hits of ragged showers, their flat cell index taken apart."""
+        r, phi, z = np.unravel_index(showers.cell.astype(np.intp), showers.mesh.shape)
+        return cls(
+            showers.shower_of_hit,
+            r,
+            phi,
+            z,
+            showers.energy.astype(np.float64),
+            np.asarray(showers.incident_energy, dtype=np.float64),
+            showers.mesh,
+        )
+
+    def __len__(self) -> int:
+        """Number of showers."""
+        return len(self.incident_energy)
+
+    def total(self, weights: NDArray[np.generic] | None = None) -> Array:
+        """Sum of the weights (none: number of hits) per shower, (n,)."""
+        return np.bincount(self.shower, weights=weights, minlength=len(self)).astype(np.float64)
+
+    def along(self, index: NDArray[np.intp], slices: int, weights: NDArray[np.generic] | None = None) -> Array:
+        """Sum of the weights (none: number of hits) per shower and slice, (n, slices)."""
+        flat = np.bincount(self.shower * slices + index, weights=weights, minlength=len(self) * slices)
+        return flat.reshape(len(self), slices).astype(np.float64)
+
+    @cached_property
+    def layers(self) -> Array:
+        """Energy per z layer, (n, Z) MeV; many observables need it."""
+        return self.along(self.z, self.mesh.n_z, self.energy)
+
+    @cached_property
+    def rings(self) -> Array:
+        """Energy per r ring, (n, R) MeV."""
+        return self.along(self.r, self.mesh.n_r, self.energy)
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """Quotient, 0 where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
