@@ -156,17 +156,18 @@ def predict(plan: Plan, run: str) -> Path:
     return output
 
 
-def evaluate(plan: Plan, subject: str) -> Path:
+def evaluate(plan: Plan, subject: str, threads: int = 1) -> Path:
     """Compare a sample, the floor or a head with the held-out showers."""
     from pipeline.evaluation.evaluate import evaluate as evaluate_sample
     from pipeline.evaluation.evaluate import evaluate_predictions
 
     output = plan.paths.evaluation(subject)
     if subject in plan.config.head_runs():
-        evaluate_predictions(plan.config, subject, plan.paths.prediction(subject), plan.reference_parts(), output)
+        predictions = plan.paths.prediction(subject)
+        evaluate_predictions(plan.config, subject, predictions, plan.reference_parts(), output, threads)
     else:
         part = plan.paths.sample_part(subject) if subject in plan.config.samples else None
-        evaluate_sample(plan.config, subject, plan.reference_parts(), part, output)
+        evaluate_sample(plan.config, subject, plan.reference_parts(), part, output, threads)
     return output
 
 

@@ -16,7 +16,7 @@ STAGES = {
     "train": ("train a run, or one slice of it", ("run", "slice")),
     "generate": ("generate showers at the held-out conditions", ("sample",)),
     "predict": ("predict a label for the held-out showers", ("run",)),
-    "evaluate": ("compare a sample, the floor or a head with Geant4", ("subject",)),
+    "evaluate": ("compare a sample, the floor or a head with Geant4", ("subject", "threads")),
     "metrics": ("collect the rows of all evaluations", ()),
     "figures": ("draw one figure", ("figure",)),
     "report": ("write the report page", ()),

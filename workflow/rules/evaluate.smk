@@ -10,6 +10,7 @@ rule evaluate:
         f"{LOGS}/evaluate/{{subject}}.log",
     wildcard_constraints:
         subject="|".join(PLAN.subjects()) or "(?!)",
+    threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,
@@ -18,7 +19,7 @@ rule evaluate:
     message:
         "evaluate {wildcards.subject}"
     shell:
-        "caloforge evaluate --subject {wildcards.subject} > {log} 2>&1"
+        "caloforge evaluate --subject {wildcards.subject} --threads {threads} > {log} 2>&1"
 
 
 rule metrics:
