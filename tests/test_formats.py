@@ -58,6 +58,25 @@ def test_calochallenge_order_is_r_fastest_then_phi_then_z(tmp_path: Path, make_s
     assert flat[(z * 6 + phi) * 4 + r] == showers.energy[1, r, phi, z]
 
 
+@pytest.mark.parametrize("layout", ["calochallenge", "par04"])
+def test_voxels_and_labels_say_what_read_returns(
+    tmp_path: Path, make_showers: Make, mesh: CylinderMesh, layout: str
+) -> None:
+    showers = make_showers(6, incident_energy=np.array([16000.0, 1000, 1000, 2000, 16000, 16000]))
+    path, reader = write_raw(tmp_path / "a.h5", showers, layout), READERS[layout]
+    description = reader.describe(path, dataset(format=layout), detector_with(mesh))
+    read, rows = reader.read(path, description, slice(None)), slice(1, 5)
+    flat = np.zeros((6, mesh.n_cells), np.float32)
+    with h5py.File(path) as handle:
+        for part in reader.voxels(path, description):
+            own = slice(part.first, part.first + part.n_showers)
+            flat[own, slice(None) if part.cells is None else part.cells] = handle[part.key][:].reshape(-1, 120)
+    np.testing.assert_array_equal(flat, read.energy.reshape(6, -1))
+    labels = reader.labels(path, description, rows)
+    for name in ("incident_energy", "theta", "phi"):
+        np.testing.assert_array_equal(getattr(labels, name), getattr(read, name)[rows])
+
+
 def test_the_sampling_correction_is_undone(tmp_path: Path, make_showers: Make) -> None:
     showers = make_showers(3)
     path = write_raw(tmp_path / "a.h5", showers, sampling_corrected=True, sampling_fraction=0.033)

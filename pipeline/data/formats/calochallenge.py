@@ -29,7 +29,7 @@ from pipeline.data.formats.hdf5 import (
     set_attributes,
     values_of,
 )
-from pipeline.data.formats.reader import Description, FormatError, described
+from pipeline.data.formats.reader import Description, FormatError, Labels, Voxels, described
 from pipeline.provenance import atomic_path
 
 
@@ -69,19 +69,33 @@ def row_blocks(path: Path, description: Description) -> Iterator[slice]:
         yield from list(row_blocks_of(values_of(handle, "showers", path)))
 
 
+def voxels(path: Path, description: Description) -> list[Voxels]:
+    """One data set, r fastest."""
+    cells = np.arange(description.mesh.n_cells).reshape(description.mesh.shape).transpose(2, 1, 0)
+    return [Voxels("showers", 0, description.n_showers, cells.ravel())]
+
+
+def labels(path: Path, description: Description, rows: slice) -> Labels:
+    """Incident energies, and directions where they vary."""
+    with open_raw(path) as handle:
+        incident = np.asarray(handle["incident_energies"][rows], dtype=np.float64).reshape(-1)
+        theta = _angles(handle, "incident_theta", rows, len(incident), description.theta_rad or 0.0)
+        return Labels(incident, theta, _angles(handle, "incident_phi", rows, len(incident), 0.0))
+
+
 def read(path: Path, description: Description, rows: slice) -> Showers:
     """The showers of a row range in visible MeV; raises `FormatError` at impossible values."""
     mesh = description.mesh
     with open_raw(path) as handle:
         flat = read_rows(handle["showers"], rows)  # (n, z * phi * r)
-        incident = np.asarray(handle["incident_energies"][rows], dtype=np.float64).reshape(-1)
-        theta = _angles(handle, "incident_theta", rows, len(flat), description.theta_rad or 0.0)
-        phi = _angles(handle, "incident_phi", rows, len(flat), 0.0)
+    known = labels(path, description, rows)
     if description.to_visible != 1:
         flat *= np.float32(description.to_visible)
     energy = flat.reshape(-1, mesh.n_z, mesh.n_phi, mesh.n_r).transpose(0, 3, 2, 1)  # (n, r, phi, z)
     try:
-        return Showers(energy, incident, theta, phi, mesh, description.detector, description.particle)
+        return Showers(
+            energy, known.incident_energy, known.theta, known.phi, mesh, description.detector, description.particle
+        )
     except ShowerError as error:
         raise FormatError(
             f"{path}: data set showers, counted from row {rows.start or 0}: {error}; "

@@ -31,7 +31,7 @@ from pipeline.data.formats.hdf5 import (
     set_attributes,
     values_of,
 )
-from pipeline.data.formats.reader import Description, FormatError, described
+from pipeline.data.formats.reader import Description, FormatError, Labels, Voxels, described
 from pipeline.provenance import atomic_path
 
 _ANGLE = re.compile(r"angle_(\d+(?:\.\d+)?)")
@@ -90,28 +90,44 @@ def row_blocks(path: Path, description: Description) -> Iterator[slice]:
     yield from blocks
 
 
+def voxels(path: Path, description: Description) -> list[Voxels]:
+    """One data set per energy, ascending, each in the mesh's order."""
+    with open_raw(path) as handle:
+        sizes = {key: int(handle[key].shape[0]) for key in _keys(handle, path)}
+    firsts = np.cumsum([0, *sizes.values()]).tolist()
+    return [Voxels(key, first, n) for first, (key, n) in zip(firsts, sizes.items(), strict=False)]
+
+
+def labels(path: Path, description: Description, rows: slice) -> Labels:
+    """The energies that the keys name; one direction for the whole file."""
+    start, stop, _ = rows.indices(description.n_showers)
+    pieces = [
+        np.full(max(0, min(stop - v.first, v.n_showers) - max(start - v.first, 0)), 1000 * _energy_gev(v.key))
+        for v in voxels(path, description)
+    ]
+    incident = np.concatenate(pieces)
+    return Labels(incident, np.full(len(incident), description.theta_rad), np.zeros(len(incident)))
+
+
 def read(path: Path, description: Description, rows: slice) -> Showers:
     """The showers of a row range in visible MeV; raises `FormatError` at impossible values."""
     start, stop, _ = rows.indices(description.n_showers)
-    pieces, incident, offset = [], [], 0
-    with open_raw(path) as handle:
-        for key in _keys(handle, path):
-            n = handle[key].shape[0]
-            low, high = max(start - offset, 0), min(stop - offset, n)
-            if low < high:
-                pieces.append(read_rows(handle[key], slice(low, high)))
-                incident.append(np.full(high - low, 1000 * _energy_gev(key)))
-            offset += n
-    energy = np.concatenate(pieces) if pieces else np.zeros((0, *description.mesh.shape), np.float32)
+    pieces = [np.zeros((0, *description.mesh.shape), np.float32)]
+    for v in voxels(path, description):
+        low, high = max(start - v.first, 0), min(stop - v.first, v.n_showers)
+        if low < high:
+            with open_raw(path) as handle:
+                pieces.append(read_rows(handle[v.key], slice(low, high)))
+    energy = pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
     if description.to_visible != 1:
         energy *= np.float32(description.to_visible)
-    theta = np.full(len(energy), description.theta_rad)
+    known = labels(path, description, rows)
     try:
         return Showers(
             energy,
-            np.concatenate(incident) if incident else np.zeros(0),
-            theta,
-            np.zeros(len(energy)),
+            known.incident_energy,
+            known.theta,
+            known.phi,
             description.mesh,
             description.detector,
             description.particle,

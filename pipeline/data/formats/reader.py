@@ -4,15 +4,22 @@ Inside the project energies are visible MeV, angles rad, axes (shower, r, phi, z
 the edge. What a file says of itself (root attributes) wins over defaults; what it leaves out must stand in
 the data set's YAML. A file that contradicts the YAML is refused with a `FormatError`. A new layout is one
 module and one line in `READERS`.
+
+Ingest asks a reader for `row_blocks`, `labels` (which rows are wanted) and `voxels`. Where `voxels` says that the
+file's values are the mesh's cells in some order, `ragged.py` reads the chunks itself, in parallel; where it says
+nothing (an empty list), and at whatever is odd in a block, `read` is asked and decides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, Showers
 from pipeline.config import DatasetSpec, DetectorSpec
@@ -48,6 +55,29 @@ class Description:
         return self.sampling_fraction if self.sampling_corrected else 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """A data set (shower, ...) of a raw file whose values are the mesh's cells, each once, in any order.
+
+    key: its name; first: the number of its first shower in the file; n_showers: how many it holds;
+    cells: (n_cells,) the mesh's flat (r, phi, z) cell of each voxel of a row in C order, None when they are the same.
+    """
+
+    key: str
+    first: int
+    n_showers: int
+    cells: NDArray[np.integer] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known of showers besides their cells: incident_energy MeV, theta and phi rad, each (shower,)."""
+
+    incident_energy: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    phi: NDArray[np.float64]
+
+
 class Reader(Protocol):
     """One raw layout."""
 
@@ -56,6 +86,12 @@ class Reader(Protocol):
 
     def row_blocks(self, path: Path, description: Description) -> Iterator[slice]:
         """Row ranges aligned to the file's chunks, in order, each of bounded size."""
+
+    def voxels(self, path: Path, description: Description) -> Sequence[Voxels]:
+        """Where the file holds its showers, in order; empty when its values are no permutation of the mesh's cells."""
+
+    def labels(self, path: Path, description: Description, rows: slice) -> Labels:
+        """The labels of a row range, as the file gives them: `read` refuses impossible ones."""
 
     def read(self, path: Path, description: Description, rows: slice) -> Showers:
         """The showers of a row range in visible MeV; raises `FormatError`."""
