@@ -1,10 +1,11 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
 from pipeline.config.compute import ComputeSpec
-from pipeline.config.data import LABELS, DatasetSpec, RecipeSpec, SimulateSpec, SplitSpec
+from pipeline.config.data import DatasetSpec, SimulateSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
+from pipeline.config.recipes import LABELS, RecipeSpec
 from pipeline.config.runs import (
     AugmentSpec,
     DiffusionSpec,

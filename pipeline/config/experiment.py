@@ -9,9 +9,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.compute import ComputeSpec
-from pipeline.config.data import DatasetSpec, RecipeSpec, SplitSpec
+from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
+from pipeline.config.recipes import RecipeSpec
 from pipeline.config.runs import DiffusionSpec, Model, RunSpec, SampleSpec
 from pipeline.config.spec import Spec
 

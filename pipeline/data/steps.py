@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
-from pipeline.config import data as recipe
+from pipeline.config import recipes as recipe
 from pipeline.data.statistics import CellStatistics
 
 Array = Any

@@ -1,0 +1,178 @@
+"""Configuration of preprocessing: a recipe is a list of steps, from visible MeV to what a network sees.
+
+Steps on the mesh (crop, rebin, cut) act on energies in MeV and come first, the others map single values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from pipeline.config.detectors import Cells, MeshSpec
+from pipeline.config.spec import Spec
+
+LABELS = ("incident_energy", "theta", "phi", "detector", "particle")
+
+
+class _Step(Spec):
+    """What every step declares: invertible or lossy, fitted on data or not, which labels it reads."""
+
+    invertible: ClassVar[bool] = True
+    fitted: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+
+class Crop(_Step):
+    """Keep the first cells along (r, phi, z); phi is kept whole. Lossy: the inverse pads zeros."""
+
+    invertible: ClassVar[bool] = False
+    name: Literal["crop"] = "crop"
+    cells: Cells
+
+
+class Rebin(_Step):
+    """Sum groups of cells along (r, phi, z). Lossy: the inverse spreads the energy evenly."""
+
+    invertible: ClassVar[bool] = False
+    name: Literal["rebin"] = "rebin"
+    factors: Cells
+
+
+class Cut(_Step):
+    """Set cells below the threshold to zero. Lossy: the inverse is the identity."""
+
+    invertible: ClassVar[bool] = False
+    name: Literal["cut"] = "cut"
+    threshold_mev: PositiveFloat
+
+
+class DivideByIncidentEnergy(_Step):
+    """x / E_inc (Par04, MetaHEP); with `unit: GeV` the quotient is MeV per GeV."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"incident_energy"})
+    name: Literal["divide_by_incident_energy"] = "divide_by_incident_energy"
+    unit: Literal["MeV", "GeV"] = "MeV"
+
+
+class Log(_Step):
+    """ln(x + epsilon), as in CaloDiT."""
+
+    name: Literal["log"] = "log"
+    epsilon_mev: PositiveFloat = Field(1e-3, description="in the unit of the step's input")
+
+
+class Log1p(_Step):
+    """ln(1 + x / scale): an empty cell is exactly 0."""
+
+    name: Literal["log1p"] = "log1p"
+    scale_mev: PositiveFloat = Field(1e-2, description="in the unit of the step's input")
+
+
+class Power(_Step):
+    """x ** exponent."""
+
+    name: Literal["power"] = "power"
+    exponent: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+
+class Logit(_Step):
+    """ln(o / (1 - o)) with o = alpha + (1 - 2 alpha) x / scale, x in [0, scale] (CaloDiffusion: alpha 1e-6)."""
+
+    name: Literal["logit"] = "logit"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
+    scale: PositiveFloat = 2.0
+
+
+class Standardise(_Step):
+    """(x - mean) / standard deviation over the training split."""
+
+    fitted: ClassVar[bool] = True
+    name: Literal["standardise"] = "standardise"
+    per: tuple[Literal["r", "phi", "z"], ...] = Field(
+        (), description="own mean and deviation for each index along these axes; empty: one pair for all"
+    )
+    over: Literal["all", "hits"] = Field("all", description="statistics over all cells or over hits")
+
+
+Step = Annotated[
+    Crop | Rebin | Cut | DivideByIncidentEnergy | Log | Log1p | Power | Logit | Standardise,
+    Field(discriminator="name"),
+]
+
+
+class RecipeSpec(Spec):
+    """An ordered list of preprocessing steps."""
+
+    steps: tuple[Step, ...]
+    version: int = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """Accept the YAML list `[standardise, {log: {epsilon_mev: 1e-3}}]`."""
+        if isinstance(value, list | tuple):
+            value = {"steps": value}
+        if isinstance(value, dict) and isinstance(value.get("steps"), list | tuple):
+            value = {**value, "steps": [_named(step) for step in value["steps"]]}
+        return value
+
+    @model_validator(mode="after")
+    def _order(self) -> RecipeSpec:
+        fitted = [i for i, step in enumerate(self.steps) if step.fitted]
+        if len(fitted) > 1:
+            raise ValueError(
+                "recipe: expected at most one fitted step (standardise), got "
+                f"{[self.steps[i].name for i in fitted]}; fit one of them only"
+            )
+        pointwise_seen = ""
+        for step in self.steps:
+            if step.name in ("crop", "rebin", "cut"):
+                if pointwise_seen:
+                    raise ValueError(f"recipe: {step.name} acts on MeV and must stand before {pointwise_seen}")
+            else:
+                pointwise_seen = pointwise_seen or step.name
+        return self
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The labels that the network's input is computed from."""
+        return frozenset().union(*(step.reads for step in self.steps))
+
+    def mesh_after(self, mesh: MeshSpec) -> MeshSpec:
+        """The mesh behind the recipe's crop and rebin steps; ValueError when a step does not fit."""
+        cells: tuple[int, ...] = mesh.cells
+        dr, dz = mesh.dr_mm, mesh.dz_mm
+        for step in self.steps:
+            if isinstance(step, Crop):
+                if step.cells[1] != cells[1] or any(c > m for c, m in zip(step.cells, cells, strict=True)):
+                    raise ValueError(
+                        f"crop: expected cells within {list(cells)} and phi kept whole, got {list(step.cells)}"
+                    )
+                cells = step.cells
+            elif isinstance(step, Rebin):
+                if any(m % f for f, m in zip(step.factors, cells, strict=True)):
+                    raise ValueError(
+                        f"rebin: expected factors that divide the mesh {list(cells)}, got {list(step.factors)}"
+                    )
+                cells = tuple(m // f for f, m in zip(step.factors, cells, strict=True))
+                dr, dz = dr * step.factors[0], dz * step.factors[2]
+        return MeshSpec(cells=(cells[0], cells[1], cells[2]), dr_mm=dr, dz_mm=dz)
+
+    @property
+    def threshold_mev(self) -> float:
+        """The cut's threshold, or the readout threshold of 0.5 keV where the recipe has no cut."""
+        return next((s.threshold_mev for s in reversed(self.steps) if isinstance(s, Cut)), 5e-4)
+
+
+def _named(step: Any) -> Any:
+    if isinstance(step, str):
+        return {"name": step}
+    if isinstance(step, dict) and len(step) == 1 and "name" not in step:
+        ((name, options),) = step.items()
+        if not isinstance(options, dict | None):
+            raise ValueError(
+                f"{name}: expected the step's options, such as {{log: {{epsilon_mev: 1e-3}}}}, got {options!r}"
+            )
+        return {"name": name, **(options or {})}
+    return step
