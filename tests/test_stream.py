@@ -7,7 +7,8 @@ import pytest
 from data_fixtures import make_part, same
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
-from pipeline.config import SplitSpec
+from pipeline.config import ComputeSpec, SplitSpec
+from pipeline.data.compute import Workers, client_for
 from pipeline.data.store import StoreError, held_out, training_set
 from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
 from pipeline.evaluation import observables
@@ -64,7 +65,15 @@ def test_parts_that_differ_are_refused(make_showers) -> None:
 def test_a_table_is_the_same_for_any_number_of_threads(parts, monkeypatch) -> None:
     monkeypatch.setattr(observables, "BLOCK_SHOWERS", 4)
     stream = training_stream(parts, SPLITS)
-    tables = [observe(stream, threads=threads) for threads in (1, 3)]
+    tables = [observe(stream, workers=Workers(n)) for n in (1, 3)]
     whole = observe(stream.read())
     for name, column in tables[0].items():
         assert column.tobytes() == tables[1][name].tobytes() == whole[name].tobytes(), name
+
+
+def test_a_table_is_the_same_in_processes_of_their_own(parts) -> None:
+    stream = training_stream(parts, SPLITS).rebin((2, 1, 1)).cut(0.1)
+    with client_for(ComputeSpec(scheduler="distributed", workers=1)) as workers:
+        table = observe(stream, workers=workers)
+    for name, column in observe(stream).items():
+        assert column.tobytes() == table[name].tobytes(), name

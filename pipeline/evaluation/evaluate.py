@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh
 from pipeline.config import Config, EvaluationSpec
+from pipeline.data.compute import Workers, client_for
 from pipeline.data.store import Part
 from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
 from pipeline.evaluation.baselines import CalibratedCellSum
 from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, selection_name
 from pipeline.evaluation.metrics import bootstrap_error, generator_for
-from pipeline.evaluation.observables import STREAMED, observe, visible_energy
+from pipeline.evaluation.observables import ONE_THREAD, STREAMED, observe, visible_energy
 from pipeline.evaluation.response import energy_bins, energy_edges, response
 from pipeline.evaluation.tables import figure_tables, image_tables, plain
 from pipeline.provenance import read_json, write_json
 
 BASELINE = "calibrated_cell_sum"
+_CELL_SUM = {"visible_energy": visible_energy}
 PREDICTION_COLUMNS = ("incident_energy", "predicted", "sigma")
 
 Array = NDArray[np.float64]
@@ -56,24 +58,25 @@ def evaluate(
         showers = comparable(held_out_stream(parts, config.splits, "floor", spec.showers), config, "the floor")
     else:
         showers = comparable(ShowerStream.of(Part.open(sample_part)), config, str(sample_part))
-    rows, tables = comparison(reference, showers, spec, config.seed, threads)
+    with client_for(config.compute, threads) as workers:
+        rows, tables = comparison(reference, showers, spec, config.seed, workers)
     tables |= {"kind": "sample", "sample": sample, "reference": spec.reference}
     write_json(output, {"rows": [complete(row, config, sample) for row in rows], "tables": tables})
 
 
 def comparison(
-    reference: ShowerStream, sample: ShowerStream, spec: EvaluationSpec, seed: int, threads: int = 1
+    reference: ShowerStream, sample: ShowerStream, spec: EvaluationSpec, seed: int, workers: Workers = ONE_THREAD
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows and figure tables of showers that are already on the evaluation's mesh and cut.
 
     Every shower is measured, block by block; what needs cells sees the first `classifier_showers` of each side.
     """
-    ours, theirs = (observe(side, STREAMED, threads) for side in (reference, sample))
+    ours, theirs = (observe(side, STREAMED, workers) for side in (reference, sample))
     rows = compare(ours, theirs, spec, seed)
     tables = figure_tables(ours, theirs, reference.mesh, spec.threshold_mev, spec.energy_bins)
     tables["images"] = image_tables(reference, sample)
     cells = [side.first(spec.classifier_showers).read() for side in (reference, sample)]
-    features = [observe(side, threads=threads) for side in cells]
+    features = [observe(side, workers=workers) for side in cells]
     return rows + classifier_rows(cells[0], cells[1], features[0], features[1], spec, seed), tables
 
 
@@ -135,8 +138,9 @@ def evaluate_predictions(
             "showers in order of their hash, got others; delete the file and predict again"
         )
     training = comparable(training_stream(opened, config.splits, "train"), config, "the training split")
-    line = CalibratedCellSum.fit(_visible_energy(training, threads), training.incident_energy)
-    cell_sum = line.predict(_visible_energy(reference, threads))
+    with client_for(config.compute, threads) as workers:
+        seen, held = (observe(side, _CELL_SUM, workers)["visible_energy"] for side in (training, reference))
+    cell_sum = CalibratedCellSum.fit(seen, training.incident_energy).predict(held)
     rows, curves = [], {}
     edges = energy_edges(truth, spec.energy_bins)
     for name, (energy, sigma) in {run: (columns["predicted"], columns["sigma"]), BASELINE: cell_sum}.items():
@@ -157,10 +161,6 @@ def evaluate_predictions(
             },
         },
     )
-
-
-def _visible_energy(showers: ShowerStream, threads: int) -> Array:
-    return observe(showers, {"visible_energy": visible_energy}, threads)["visible_energy"]
 
 
 def prediction_columns(path: Path) -> dict[str, Array]:

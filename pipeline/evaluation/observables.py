@@ -16,11 +16,10 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from dask.base import compute
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import RaggedShowers
+from pipeline.data.compute import Workers
 from pipeline.data.stream import Piece, ShowerStream
 from pipeline.evaluation.hits import Array, Hits, ratio
 
@@ -29,7 +28,7 @@ Convention = Literal["standard", "par04"]
 Observables = Mapping[str, Callable[[Hits], Array]]
 
 BLOCK_SHOWERS = 512
-_WAVE = 16  # blocks per thread between two visits to the table
+ONE_THREAD = Workers(1)
 CELL_LOG10_EDGES = np.linspace(-5, 4, 361)  # log10(E / MeV), 40 bins per decade
 
 
@@ -187,21 +186,19 @@ STORED: dict[str, type[np.generic]] = {
 STREAMED = {name: function for name, function in OBSERVABLES.items() if name != "layer_centres"}
 
 
-def observe(showers: RaggedShowers | ShowerStream, observables: Observables = OBSERVABLES, threads: int = 1) -> Table:
+def observe(
+    showers: RaggedShowers | ShowerStream, observables: Observables = OBSERVABLES, workers: Workers = ONE_THREAD
+) -> Table:
     """The table of the showers, in their order: name -> (n, ...), float64 but for `STORED`.
 
-    Blocks of 512 showers are measured by Dask, `threads` at a time; the table is the same for any number of them.
+    Blocks of 512 showers are measured by Dask; the table is the same wherever and however parallel it runs.
     """
     stream = showers if isinstance(showers, ShowerStream) else ShowerStream.of(showers)
-    pieces = stream.pieces(BLOCK_SHOWERS)
+    source, pieces = stream.first(0), stream.pieces(BLOCK_SHOWERS)
     table = _allocated(stream, observables)
-    work = delayed(partial(_observed, stream, pieces, observables), pure=False)
-    for start in range(0, len(pieces), _WAVE * threads):
-        wave = range(start, min(start + _WAVE * threads, len(pieces)))
-        measured = compute(*map(work, wave), scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
-        for i, columns in zip(wave, measured, strict=True):
-            for name, column in columns.items():
-                table[name][pieces[i].places] = column
+    for piece, columns in zip(pieces, workers.in_order(partial(_observed, source, observables), pieces), strict=True):
+        for name, column in columns.items():
+            table[name][piece.places] = column
     return table
 
 
@@ -211,9 +208,9 @@ def _allocated(stream: ShowerStream, observables: Observables) -> Table:
     return {name: np.empty((len(stream), *c.shape[1:]), STORED.get(name, np.float64)) for name, c in nothing.items()}
 
 
-def _observed(stream: ShowerStream, pieces: list[Piece], observables: Observables, i: int) -> Table:
+def _observed(source: ShowerStream, observables: Observables, piece: Piece) -> Table:
     """The table of one block, as small as it is kept."""
-    table = observe_block(Hits.of(stream.block(pieces[i])), observables)
+    table = observe_block(Hits.of(source.block(piece)), observables)
     return {name: column.astype(STORED.get(name, np.float64)) for name, column in table.items()}
 
 
