@@ -1,52 +1,49 @@
-"""Observables: slow twins in plain loops, reference values by hand, and the symmetries of a shower."""
+"""Observables: slow twins in plain loops (shower_twins), reference values by hand, and the symmetries of a shower."""
 
 from __future__ import annotations
 
-import cmath
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import shower_twins
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
+from pipeline.evaluation.collective import cluster_count
+from pipeline.evaluation.hits import Hits
 from pipeline.evaluation.observables import (
     CELL_LOG10_EDGES,
     OBSERVABLES,
-    Hits,
-    containment_radius,
     joined,
     layer_correlation,
-    moments,
+    observables,
     observe,
+    observe_block,
     profile,
     rows_of,
 )
+from pipeline.evaluation.shapes import containment_radius, depth_of_maximum, layer_of_maximum, moments
 
 
-def slow_twin(energy: np.ndarray, mesh: CylinderMesh) -> dict[str, float]:
-    """The scalar observables of one shower, cell by cell."""
-    cells = [(i, j, k, float(energy[i, j, k])) for i, j, k in np.ndindex(*mesh.shape) if energy[i, j, k] > 0]
-    total = sum(e for *_, e in cells)
-    z1 = sum((k + 0.5) * mesh.dz_mm * e for _, _, k, e in cells) / total
-    r1 = sum((i + 0.5) * mesh.dr_mm * e for i, _, _, e in cells) / total
-    return {
-        "visible_energy": total,
-        "hits": len(cells),
-        "sparsity": 1 - len(cells) / mesh.n_cells,
-        "first_moment_z": z1,
-        "first_moment_r": r1,
-        "second_moment_z": sum(((k + 0.5) * mesh.dz_mm - z1) ** 2 * e for _, _, k, e in cells) / total,
-        "second_moment_r": sum(((i + 0.5) * mesh.dr_mm - r1) ** 2 * e for i, _, _, e in cells) / total,
-        "azimuthal_asymmetry": abs(sum(e * cmath.exp(1j * mesh.phi_rad[j]) for _, j, _, e in cells)) / total,
-    }
+@st.composite
+def some_showers(draw: st.DrawFn) -> Showers:
+    """Three showers of any occupancy in a small mesh, empty ones among them."""
+    mesh = CylinderMesh(*(draw(st.integers(1, n)) for n in (4, 6, 6)), dr_mm=2.0, dz_mm=3.0)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    occupancy = draw(st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0]))
+    energy = rng.exponential(size=(3, *mesh.shape)) * (rng.uniform(size=(3, *mesh.shape)) < occupancy)
+    return Showers(energy.astype(np.float32), np.full(3, 1e3), np.zeros(3), np.zeros(3), mesh, "SiW")
 
 
-def test_scalars_equal_the_loop_over_cells(make_showers, mesh) -> None:
-    showers = make_showers(4)
-    table = observe(RaggedShowers.from_dense(showers))
-    for i in range(4):
-        for name, value in slow_twin(showers.energy[i], mesh).items():
-            assert table[name][i] == pytest.approx(value, rel=1e-9), name
+@given(some_showers())
+@settings(max_examples=60, deadline=None)
+def test_scalars_equal_the_loop_over_cells(showers: Showers) -> None:
+    table = observe_block(Hits.of(RaggedShowers.from_dense(showers)))
+    for i in range(len(showers)):
+        for name, value in shower_twins.scalars(showers.energy[i], showers.mesh).items():
+            assert table[name][i] == pytest.approx(value, rel=1e-6, abs=1e-6), name
 
 
 def test_slices_equal_dense_sums(make_showers) -> None:
@@ -89,26 +86,72 @@ def test_par04_moments_lie_half_a_cell_lower() -> None:
     np.testing.assert_allclose(ours[1], theirs[1])
 
 
-def test_containment_radius_is_linear_within_a_ring(mesh) -> None:
+def hits_at(mesh: CylinderMesh, cells: dict[tuple[int, int, int], float]) -> Hits:
+    """One shower with these cells (r, phi, z): MeV."""
     energy = np.zeros((1, *mesh.shape), dtype=np.float32)
-    energy[0, 0, 0, 0], energy[0, 1, 0, 0] = 8, 2
-    one = RaggedShowers(
-        np.array([2]),
-        np.array([0, mesh.n_phi * mesh.n_z], dtype=np.uint16),
-        np.array([8, 2], dtype=np.float32),
-        np.ones(1),
-        np.ones(1),
-        np.zeros(1),
-        mesh,
-        "SiW",
-    )
-    assert containment_radius(Hits.of(one))[0] == pytest.approx(1.5 * mesh.dr_mm)
+    for place, value in cells.items():
+        energy[(0, *place)] = value
+    return Hits.of(RaggedShowers.from_dense(Showers(energy, np.ones(1), np.ones(1), np.zeros(1), mesh, "SiW")))
+
+
+def test_par04_moments_can_be_chosen(make_showers, mesh) -> None:
+    showers = RaggedShowers.from_dense(make_showers(3))
+    ours, theirs = (observe(showers, observables(convention)) for convention in ("standard", "par04"))
+    np.testing.assert_allclose(ours["first_moment_z"] - theirs["first_moment_z"], mesh.dz_mm / 2)
+    np.testing.assert_allclose(ours["second_moment_r"], theirs["second_moment_r"])
+    np.testing.assert_array_equal(ours["depth_of_maximum"], theirs["depth_of_maximum"])
+
+
+@pytest.mark.parametrize(("fraction", "rings"), [(0.9, 1.5), (0.5, 0.625), (0.95, 1.75)])
+def test_containment_radius_is_linear_within_a_ring(mesh, fraction, rings) -> None:
+    """8 MeV in the first ring, 2 MeV in the second: 90 % lie within one ring and a half."""
+    one = hits_at(mesh, {(0, 0, 0): 8, (1, 3, 2): 2})
+    assert containment_radius(one, fraction)[0] == pytest.approx(rings * mesh.dr_mm)
+
+
+def test_depth_of_maximum_of_a_gamma_profile() -> None:
+    """E = z^2 exp(-z / 10 mm) has its maximum at 20 mm, whatever lies beyond the mesh."""
+    for n_z in (8, 30):
+        mesh = CylinderMesh(2, 3, n_z, dr_mm=1.0, dz_mm=3.0)
+        one = hits_at(mesh, {(0, 1, k): 1e3 * z**2 * np.exp(-z / 10) for k, z in enumerate(mesh.z_mm)})
+        assert depth_of_maximum(one)[0] == pytest.approx(20, rel=1e-4)
+        assert layer_of_maximum(one)[0] == 19.5
+
+
+def test_depth_of_maximum_without_a_fit_is_the_layer_with_most(mesh) -> None:
+    assert depth_of_maximum(hits_at(mesh, {(0, 0, 1): 1, (0, 0, 3): 2}))[0] == 3.5 * mesh.dz_mm
+    rising = hits_at(mesh, {(0, 0, k): 10.0**k for k in range(mesh.n_z)})
+    assert depth_of_maximum(rising)[0] == (mesh.n_z - 0.5) * mesh.dz_mm
+
+
+@pytest.mark.parametrize(
+    ("cells", "count"),
+    [
+        ([], 0),
+        ([(1, 0, 0), (1, 0, 1), (2, 0, 1)], 1),  # along z and r
+        ([(1, 0, 0), (1, 5, 0)], 1),  # phi is a circle
+        ([(1, 0, 0), (1, 2, 0)], 2),
+        ([(1, 0, 0), (2, 1, 0)], 2),  # an edge is no face
+        ([(0, 0, 2), (0, 3, 2)], 1),  # wedges of the innermost ring meet on the axis
+        ([(0, 0, 2), (0, 3, 3)], 2),
+        ([(1, 0, 4), (1, 1, 0)], 2),  # the end of one column is not the start of the next
+    ],
+)
+def test_clusters_by_hand(mesh, cells, count) -> None:
+    assert cluster_count(hits_at(mesh, dict.fromkeys(cells, 1.0)))[0] == count
+
+
+def test_clusters_of_many_showers_stay_apart(make_showers) -> None:
+    showers = make_showers(150)
+    counts = cluster_count(Hits.of(RaggedShowers.from_dense(showers)))
+    alone = [shower_twins.clusters(shower_twins.cells_of(e), showers.mesh) for e in showers.energy]
+    np.testing.assert_array_equal(counts, alone)
 
 
 def test_rotation_in_phi_changes_only_what_has_a_direction(make_showers) -> None:
     showers = make_showers(6)
     turned = replace(showers, energy=np.roll(showers.energy, 2, axis=2))
-    before, after = (observe(RaggedShowers.from_dense(s)) for s in (showers, turned))
+    before, after = (observe_block(Hits.of(RaggedShowers.from_dense(s))) for s in (showers, turned))
     for name in OBSERVABLES:
         if name not in ("sector_energy", "layer_centres"):
             np.testing.assert_allclose(before[name], after[name], rtol=1e-9, err_msg=name)

@@ -37,6 +37,7 @@ class EvaluationSpec(Spec):
     rebin: Cells = Field((1, 1, 1), description="cells summed along (r, phi, z) before comparing")
     threshold_mev: PositiveFloat = Field(5e-4, description="cells below it are empty, on all sides alike")
     showers: PositiveInt = Field(1000, description="showers on each side")
+    convention: Literal["standard", "par04"] = Field("standard", description="positions in moments: centres, or edges")
     energy_bins: PositiveInt = Field(3, description="bins equal in log E_inc")
     bins: PositiveInt = Field(10, description="quantile bins of a separation power")
     bootstrap: PositiveInt = Field(50, description="replicas behind an error")

@@ -80,6 +80,10 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("second_moment_z", ("separation_power", "wasserstein")),
     Comparison("second_moment_r", ("separation_power", "wasserstein")),
     Comparison("containment_radius", ("separation_power", "wasserstein")),
+    Comparison("containment_radius_50", ("separation_power", "wasserstein")),
+    Comparison("containment_radius_95", ("separation_power", "wasserstein")),
+    Comparison("depth_of_maximum", ("separation_power", "wasserstein")),
+    Comparison("clusters", ("mean_ratio", "separation_power", "wasserstein")),
     Comparison("azimuthal_asymmetry", ("mean_ratio", "spread_ratio", "separation_power")),
     Comparison("layer_correlation", ("distance",), "layer_energy"),
 )

@@ -23,7 +23,7 @@ from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
 from pipeline.evaluation.baselines import CalibratedCellSum
 from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, selection_name
 from pipeline.evaluation.metrics import bootstrap_error, generator_for
-from pipeline.evaluation.observables import ONE_THREAD, STREAMED, observe, visible_energy
+from pipeline.evaluation.observables import ONE_THREAD, observables, observe, visible_energy
 from pipeline.evaluation.response import energy_bins, energy_edges, response
 from pipeline.evaluation.tables import figure_tables, image_tables, plain
 from pipeline.provenance import read_json, write_json
@@ -71,12 +71,13 @@ def comparison(
 
     Every shower is measured, block by block; what needs cells sees the first `classifier_showers` of each side.
     """
-    ours, theirs = (observe(side, STREAMED, workers) for side in (reference, sample))
+    narrow = observables(spec.convention, wide=False)
+    ours, theirs = (observe(side, narrow, workers) for side in (reference, sample))
     rows = compare(ours, theirs, spec, seed)
     tables = figure_tables(ours, theirs, reference.mesh, spec.threshold_mev, spec.energy_bins)
     tables["images"] = image_tables(reference, sample)
     cells = [side.first(spec.classifier_showers).read() for side in (reference, sample)]
-    features = [observe(side, workers=workers) for side in cells]
+    features = [observe(side, observables(spec.convention), workers) for side in cells]
     return rows + classifier_rows(cells[0], cells[1], features[0], features[1], spec, seed), tables
 
 

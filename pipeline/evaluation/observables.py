@@ -3,17 +3,15 @@
 In: `Hits`, the ragged hits of n showers (visible MeV, cut, with the mesh); out: float64 arrays whose first
 axis is the shower, (n,) or (n, slices). Everything else of the evaluation (profiles with errors, metrics,
 bootstrap, figures) is computed from the table of these arrays. `observe` fills it block by block in Dask's threads:
-no more cells are in memory than the blocks at work, and a shower leaves `STREAMED`'s 1.5 kB behind.
-Sources: Geant4 11.4 Par04 (moments); CaloChallenge `HighLevelFeatures` (centres, widths); definitions in
-docs/metrics.md. An empty shower or layer has moments, centres and widths 0.
-It compares nothing and knows no files.
+no more cells are in memory than the blocks at work, and a shower leaves 1.5 kB behind (without `WIDE`).
+Definitions and sources: docs/metrics.md, `shapes` and `collective`. It compares nothing and knows no files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +19,21 @@ from numpy.typing import NDArray
 from pipeline.calorimeter import RaggedShowers
 from pipeline.data.compute import Workers
 from pipeline.data.stream import Piece, ShowerStream
+from pipeline.evaluation.collective import azimuthal_asymmetry, cluster_count
 from pipeline.evaluation.hits import Array, Hits, ratio
+from pipeline.evaluation.shapes import (
+    Convention,
+    containment_radius,
+    depth_of_maximum,
+    first_moment_r,
+    first_moment_z,
+    layer_centres,
+    layer_of_maximum,
+    second_moment_r,
+    second_moment_z,
+)
 
 Table = dict[str, NDArray[Any]]
-Convention = Literal["standard", "par04"]
 Observables = Mapping[str, Callable[[Hits], Array]]
 
 BLOCK_SHOWERS = 512
@@ -87,74 +96,10 @@ def cell_spectrum(hits: Hits) -> Array:
     return hits.along(np.clip(index, 0, bins - 1), bins)
 
 
-# ------------------------------------------------------------------------------- shapes
+# ------------------------------------------------------------------------------- the table
 
 
-def moment_origin(convention: Convention) -> float:
-    """Where a cell lies, in cells after its lower edge: its centre, or with Par04 its edge (D sum i E_i / E)."""
-    return 0.5 if convention == "standard" else 0.0
-
-
-def moments(energy: Array, size_mm: float, convention: Convention = "standard") -> tuple[Array, Array]:
-    """First (mm) and second central (mm^2) moment of slice energies (n, slices); Par04 `validate`."""
-    position = (np.arange(energy.shape[1]) + moment_origin(convention)) * size_mm
-    total = energy.sum(axis=1)
-    first = ratio(energy @ position, total)
-    return first, ratio((energy * (position - first[:, None]) ** 2).sum(axis=1), total)
-
-
-def first_moment_z(hits: Hits) -> Array:
-    """Energy-weighted mean depth, (n,) mm."""
-    return moments(hits.layers, hits.mesh.dz_mm)[0]
-
-
-def second_moment_z(hits: Hits) -> Array:
-    """Energy-weighted variance of the depth, (n,) mm^2."""
-    return moments(hits.layers, hits.mesh.dz_mm)[1]
-
-
-def first_moment_r(hits: Hits) -> Array:
-    """Energy-weighted mean radius, (n,) mm."""
-    return moments(hits.rings, hits.mesh.dr_mm)[0]
-
-
-def second_moment_r(hits: Hits) -> Array:
-    """Energy-weighted variance of the radius, (n,) mm^2."""
-    return moments(hits.rings, hits.mesh.dr_mm)[1]
-
-
-def containment_radius(hits: Hits, fraction: float = 0.9) -> Array:
-    """Radius that holds a fraction of the energy (R90, the Moliere radius), (n,) mm; linear within a ring."""
-    inside = np.cumsum(hits.rings, axis=1)
-    wanted = fraction * inside[:, -1]
-    ring = np.argmax(inside >= wanted[:, None], axis=1)
-    row = np.arange(len(hits))
-    missing = wanted - (inside[row, ring] - hits.rings[row, ring])
-    radius: Array = (ring + ratio(missing, hits.rings[row, ring])) * hits.mesh.dr_mm
-    return radius
-
-
-def azimuthal_asymmetry(hits: Hits) -> Array:
-    """A_phi = |sum E exp(i phi)| / E_tot, (n,) in [0, 1]; independent cells of the right means have it too small."""
-    angle = hits.mesh.phi_rad[hits.phi]
-    east, north = (hits.total(hits.energy * f(angle)) for f in (np.cos, np.sin))
-    return ratio(np.hypot(east, north), visible_energy(hits))
-
-
-def _layer_centre(hits: Hits, position: Array) -> tuple[Array, Array]:
-    """Centre and width of the energy per layer, 2 x (n, Z) mm: sum x E / E, sqrt(max(<x^2> - <x>^2, 0))."""
-    mean, square = (ratio(hits.along(hits.z, hits.mesh.n_z, hits.energy * position**p), hits.layers) for p in (1, 2))
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-def layer_centres(hits: Hits) -> Array:
-    """Per layer the centre and width along x, y and r (CaloChallenge `HighLevelFeatures`), (n, 6 Z) mm."""
-    radius, angle = hits.mesh.r_mm[hits.r], hits.mesh.phi_rad[hits.phi]
-    along = (radius * np.cos(angle), radius * np.sin(angle), radius)
-    return np.concatenate([part for position in along for part in _layer_centre(hits, position)], axis=1)
-
-
-OBSERVABLES: Observables = {
+OBSERVABLES: dict[str, Callable[..., Array]] = {
     "incident_energy": incident_energy,
     "visible_energy": visible_energy,
     "energy_response": energy_response,
@@ -169,8 +114,13 @@ OBSERVABLES: Observables = {
     "first_moment_r": first_moment_r,
     "second_moment_z": second_moment_z,
     "second_moment_r": second_moment_r,
+    "containment_radius_50": partial(containment_radius, fraction=0.5),
     "containment_radius": containment_radius,
+    "containment_radius_95": partial(containment_radius, fraction=0.95),
+    "layer_of_maximum": layer_of_maximum,
+    "depth_of_maximum": depth_of_maximum,
     "azimuthal_asymmetry": azimuthal_asymmetry,
+    "clusters": cluster_count,
     "layer_centres": layer_centres,
 }
 
@@ -183,7 +133,17 @@ STORED: dict[str, type[np.generic]] = {
     "cell_energy": np.uint16,
     "layer_centres": np.float32,
 }  # how a table keeps its wide columns; all others stay float64
-STREAMED = {name: function for name, function in OBSERVABLES.items() if name != "layer_centres"}
+WIDE = ("layer_centres",)  # only of the showers whose cells are compared
+_MOMENTS = {"first_moment_z", "first_moment_r", "second_moment_z", "second_moment_r"}
+
+
+def observables(convention: Convention = "standard", wide: bool = True) -> Observables:
+    """`OBSERVABLES` with the moments of a convention; `wide` False leaves out what takes most of a table."""
+    return {
+        name: partial(function, convention=convention) if name in _MOMENTS else function
+        for name, function in OBSERVABLES.items()
+        if wide or name not in WIDE
+    }
 
 
 def observe(

@@ -30,6 +30,8 @@ HISTOGRAMS = {
     "second_moment_r": "second moment along r [mm$^2$]",
     "containment_radius": "$R_{90}$ [mm]",
     "azimuthal_asymmetry": "azimuthal asymmetry $A_\\phi$",
+    "clusters": "clusters of cells",
+    "depth_of_maximum": "depth of the maximum [mm]",
 }
 MOST_HISTOGRAM_BINS = 40
 FINE_ENERGY_BINS = 8

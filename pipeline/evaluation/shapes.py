@@ -1,0 +1,106 @@
+"""Where in the mesh a shower's energy lies: moments, containment, centres, depth of the maximum.
+
+In: `Hits` of n showers; out: float64 (n,) or (n, slices), mm and mm^2. Positions are cell centres but for the moments
+of convention `par04`. Sources: Geant4 11.4 Par04 (moments); CaloChallenge `HighLevelFeatures` (centres, widths); Longo
+and Sestili, NIM 128 (1975) 283 (gamma profile). An empty shower or layer has 0 everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from pipeline.evaluation.hits import Array, Hits, ratio
+
+Convention = Literal["standard", "par04"]
+
+
+# ------------------------------------------------------------------------------- moments
+
+
+def moment_origin(convention: Convention) -> float:
+    """Where a cell lies, in cells after its lower edge: its centre, or with Par04 its edge (D sum i E_i / E)."""
+    return 0.5 if convention == "standard" else 0.0
+
+
+def moments(energy: Array, size_mm: float, convention: Convention = "standard") -> tuple[Array, Array]:
+    """First (mm) and second central (mm^2) moment of slice energies (n, slices); Par04 `validate`."""
+    position = (np.arange(energy.shape[1]) + moment_origin(convention)) * size_mm
+    total = energy.sum(axis=1)
+    first = ratio(energy @ position, total)
+    return first, ratio((energy * (position - first[:, None]) ** 2).sum(axis=1), total)
+
+
+def first_moment_z(hits: Hits, convention: Convention = "standard") -> Array:
+    """Energy-weighted mean depth, (n,) mm."""
+    return moments(hits.layers, hits.mesh.dz_mm, convention)[0]
+
+
+def second_moment_z(hits: Hits, convention: Convention = "standard") -> Array:
+    """Energy-weighted variance of the depth, (n,) mm^2."""
+    return moments(hits.layers, hits.mesh.dz_mm, convention)[1]
+
+
+def first_moment_r(hits: Hits, convention: Convention = "standard") -> Array:
+    """Energy-weighted mean radius, (n,) mm."""
+    return moments(hits.rings, hits.mesh.dr_mm, convention)[0]
+
+
+def second_moment_r(hits: Hits, convention: Convention = "standard") -> Array:
+    """Energy-weighted variance of the radius, (n,) mm^2."""
+    return moments(hits.rings, hits.mesh.dr_mm, convention)[1]
+
+
+# ------------------------------------------------------------------------------- containment and depth
+
+
+def containment_radius(hits: Hits, fraction: float = 0.9) -> Array:
+    """Radius that holds a fraction of the energy (R90, the Moliere radius), (n,) mm; linear within a ring."""
+    inside = np.cumsum(hits.rings, axis=1)
+    wanted = fraction * inside[:, -1]
+    ring = np.argmax(inside >= wanted[:, None], axis=1)
+    row = np.arange(len(hits))
+    missing = wanted - (inside[row, ring] - hits.rings[row, ring])
+    radius: Array = (ring + ratio(missing, hits.rings[row, ring])) * hits.mesh.dr_mm
+    return radius
+
+
+def layer_of_maximum(hits: Hits) -> Array:
+    """Depth of the centre of the layer with the most energy (the first of equals), (n,) mm."""
+    return np.where(hits.layers.any(axis=1), hits.mesh.z_mm[hits.layers.argmax(axis=1)], 0.0)
+
+
+def depth_of_maximum(hits: Hits) -> Array:
+    """Maximum of the gamma profile E(z) = c z^(a-1) exp(-b z) fitted to the layers, (a - 1)/b, (n,) mm.
+
+    Least squares of ln E, linear in (ln c, a - 1, b), over layers with energy, each weighted by it (relative errors as
+    of counts). Energy beyond the mesh does not matter, as it would to a fit by moments. Where the fit has no maximum
+    within the mesh, or fewer than three layers hold energy, it is `layer_of_maximum`.
+    """
+    layers, depth = hits.layers, hits.mesh.n_z * hits.mesh.dz_mm
+    x = hits.mesh.z_mm / depth
+    terms = np.stack([np.ones_like(x), np.log(x), x], axis=1)
+    log_energy = np.log(layers, out=np.zeros_like(layers), where=layers > 0)
+    matrix = (layers @ (terms[:, :, None] * terms[:, None, :]).reshape(len(x), 9)).reshape(-1, 3, 3)
+    best = np.einsum("nij,nj->ni", np.linalg.pinv(matrix, hermitian=True), (layers * log_energy) @ terms)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        maximum = best[:, 1] / -best[:, 2]
+    found = ((layers > 0).sum(axis=1) >= 3) & (best[:, 1] > 0) & (best[:, 2] < 0) & (maximum <= 1)
+    return np.where(found, maximum * depth, layer_of_maximum(hits))
+
+
+# ------------------------------------------------------------------------------- centres of layers
+
+
+def layer_centres(hits: Hits) -> Array:
+    """Per layer the centre and width along x, y and r (CaloChallenge `HighLevelFeatures`), (n, 6 Z) mm."""
+    radius, angle = hits.mesh.r_mm[hits.r], hits.mesh.phi_rad[hits.phi]
+    along = (radius * np.cos(angle), radius * np.sin(angle), radius)
+    return np.concatenate([part for position in along for part in _layer_centre(hits, position)], axis=1)
+
+
+def _layer_centre(hits: Hits, position: Array) -> tuple[Array, Array]:
+    """Centre and width of the energy per layer, 2 x (n, Z) mm: sum x E / E, sqrt(max(<x^2> - <x>^2, 0))."""
+    mean, square = (ratio(hits.along(hits.z, hits.mesh.n_z, hits.energy * position**p), hits.layers) for p in (1, 2))
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
