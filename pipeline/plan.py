@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.config import Config, ConfigError, DatasetSpec, digest_of, load_config
 from pipeline.paths import FINGERPRINTS, Paths
-from pipeline.provenance import FingerprintCache, read_json, write_json
+from pipeline.provenance import FingerprintCache, file_digest, read_json, write_json
 
 LOCK_VERSION = 1
 _MAGIC = "*?["
@@ -210,10 +210,11 @@ class Plan:
         spec = self.config.datasets[dataset]
         return digest_of(
             [
-                spec.digest(exclude={"files", "simulate", "first_file_only"}),
+                spec.digest(exclude={"files", "simulate", "first_file_only", "binning"}),
                 self.config.raw_mesh(dataset).digest(),
                 self.config.detector(spec.detector).digest(),
                 self.files[dataset][part].key,
+                *([_digest_of_binning(dataset, spec.binning)] if spec.binning else []),
             ]
         )
 
@@ -324,6 +325,15 @@ def _part_name(pattern: str, path: str) -> str:
     below = PurePath(path).relative_to(PurePath(*fixed)) if fixed else PurePath(path)
     name = "--".join(below.with_suffix("").parts).strip("/")
     return "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in name)
+
+
+def _digest_of_binning(dataset: str, path: str) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        raise ConfigError(
+            f"datasets.{dataset}.binning: expected the file {path}, found none; it comes with the challenge's code"
+        ) from None
 
 
 # ---------------------------------------------------------------------------------- data lock

@@ -45,11 +45,11 @@ def simulate(plan: Plan, file: str) -> Path:
 
 def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: DetectorSpec, seed: int) -> None:
     """Simulate `spec.showers` showers of one detector into one raw HDF5 file."""
-    from pipeline.data.formats import READERS
+    from pipeline.data.formats import WRITERS
     from pipeline.simulation import ENGINES
 
     showers = ENGINES[spec.engine](spec, name, detector, seed)
-    READERS[spec.layout].write(
+    WRITERS[spec.layout].write(
         output,
         [showers],
         sampling_fraction=detector.sampling_fraction,

@@ -38,3 +38,16 @@ def same(a: Any, b: Any) -> bool:
     """Whether two ragged sets of showers hold the same values in the same order."""
     names = ("row_size", "cell", "energy", "incident_energy", "theta", "phi")
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def read_all(path: Path, default: CylinderMesh, **spec: Any) -> Showers:
+    """All showers of a file of layout `spec["format"]`, `default` being the detector's mesh."""
+    reader = READERS[spec["format"]]
+    description = reader.describe(path, dataset(**spec), detector_with(default))
+    return reader.read(path, description, slice(None))
+
+
+def sparse_values(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Sparse cells in MeV."""
+    rng = np.random.default_rng(seed)
+    return (rng.exponential(0.5, shape) * (rng.uniform(size=shape) < 0.1)).astype(np.float32)

@@ -204,7 +204,7 @@ def test_a_file_that_contradicts_the_yaml_is_refused(
         ("sampling_fraction", "x"),
         ("sampling_corrected", "false"),
         ("threshold_mev", [1.0, 2.0]),
-        ("particle", "pi-"),
+        ("particle", "proton"),
     ],
 )
 def test_an_attribute_of_the_wrong_type_is_named(

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     alone.add_argument("--dr-mm", type=float, help="cell size along r (default: so that the mesh keeps its size)")
     alone.add_argument("--dz-mm", type=float, help="cell size along z (default: so that the mesh keeps its size)")
     alone.add_argument("--threshold-mev", type=float, default=5e-4)
-    alone.add_argument("--layout", choices=("calochallenge", "par04"), default="calochallenge")
+    alone.add_argument("--layout", choices=("calochallenge", "caloforge", "par04"), default="calochallenge")
     alone.add_argument("--seed", type=int, default=1)
     parser.set_defaults(action=_simulate)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -9,7 +10,11 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from pipeline.config.detectors import MeshSpec
 from pipeline.config.spec import Spec
 
-Particle = Literal["e-", "e+", "gamma"]
+SimulatedParticle = Literal["e-", "e+", "gamma"]
+Particle = Literal["e-", "e+", "gamma", "pi+", "pi-"]
+SimulatedLayout = Literal["calochallenge", "par04", "caloforge"]
+Format = Literal["calochallenge", "calochallenge_ds1", "caloforge", "lemurs", "par04", "par04_events"]
+PATH_FIELDS = ("detector", "angle_deg", "energy_gev", "particle")
 
 
 class SimulateSpec(Spec):
@@ -23,10 +28,10 @@ class SimulateSpec(Spec):
     )
     spectrum: Literal["log_uniform", "fixed"] = "log_uniform"
     angle_deg: Annotated[float, Field(gt=10, lt=170)] = 90.0
-    particle: Particle = "e-"
+    particle: SimulatedParticle = "e-"
     mesh: MeshSpec | None = Field(None, description="default: the detector's mesh")
     threshold_mev: NonNegativeFloat = Field(5e-4, description="readout threshold of a cell")
-    layout: Literal["calochallenge", "par04"] = "calochallenge"
+    layout: SimulatedLayout = "calochallenge"
     seed: int = 1
     version: int = 1
 
@@ -51,7 +56,7 @@ class DatasetSpec(Spec):
     says must not contradict what stands here, or the file is refused.
     """
 
-    format: Literal["calochallenge", "par04"]
+    format: Format = Field(description="layout of the raw files, see docs/formats.md")
     files: tuple[str, ...] = Field((), description="glob pattern(s) of raw files")
     detector: str
     mesh: MeshSpec | None = Field(None, description="default: the detector's mesh")
@@ -61,6 +66,12 @@ class DatasetSpec(Spec):
     sampling_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     angle_deg: Annotated[float, Field(gt=0, lt=180)] | None = None
     particle: Particle = "e-"
+    path_pattern: str | None = Field(
+        None,
+        description="what the files' paths say, such as '{detector}_angle_{angle_deg}'; "
+        "fields: detector, angle_deg, energy_gev, particle",
+    )
+    binning: str | None = Field(None, description="calochallenge_ds1: the challenge's binning XML of the voxels")
     first_file_only: bool = Field(False, description="take one file of those found, to try things out")
     simulate: SimulateSpec | None = None
     ingest_version: int = 1
@@ -69,6 +80,26 @@ class DatasetSpec(Spec):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("path_pattern")
+    @classmethod
+    def _known_fields(cls, value: str | None) -> str | None:
+        fields = re.findall(r"\{([^{}]*)\}", value or "")
+        if value is not None and (not fields or not set(fields) <= set(PATH_FIELDS)):
+            raise ValueError(
+                f"path_pattern: expected at least one of {', '.join(f'{{{f}}}' for f in PATH_FIELDS)}, "
+                f"got {value!r}; other parts of the path are written as they are"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _binning(self) -> DatasetSpec:
+        if (self.format == "calochallenge_ds1") != (self.binning is not None):
+            raise ValueError(
+                f"binning: expected the binning XML with format 'calochallenge_ds1', and with it only, got "
+                f"format '{self.format}' and binning {self.binning!r}"
+            )
+        return self
 
 
 class SplitSpec(Spec):

@@ -7,7 +7,6 @@ streamed in row blocks aligned to its chunks, so memory does not follow its size
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def ingest(raw: Path, manifest: Path, dataset: DatasetSpec, detector: DetectorSp
         "dataset": name,
         "ingest_version": dataset.ingest_version,
         "source": {"name": raw.name, "size": raw.stat().st_size, "digest": file_digest(raw)},
-        "specs": {"dataset": dataset.digest(exclude={"files", "simulate"}), "detector": detector.digest()},
+        "specs": {"dataset": dataset.digest(exclude={"files", "simulate", "binning"}), "detector": detector.digest()},
         **_facts(description),
         "layout": writer.layout,
         "n_showers": len(hashes),
@@ -68,9 +67,7 @@ def _stream(
 
 def _facts(description: Description) -> dict[str, Any]:
     """What is known of the showers, as plain JSON."""
-    facts = asdict(description)
-    del facts["path"], facts["n_showers"]
-    return {**facts, "mesh": mesh_attributes(description.mesh)}
+    return {**description.facts(), "mesh": mesh_attributes(description.mesh)}
 
 
 def _attributes(raw: Path, description: Description) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 challenge divided by the sampling fraction. Our own files add root attributes (detector, particle, cells,
 dr_mm, dz_mm, sampling_fraction, sampling_corrected, angle_deg, threshold_mev) and, where the direction
 varies, `incident_theta` and `incident_phi` (N,) rad. Source: github.com/CaloChallenge/homepage.
-Data set 1 (irregular layers) is another layout.
+Data set 1 (irregular layers) is `calochallenge_ds1`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calorimeter import CylinderMesh, ShowerError, Showers
+from pipeline.calorimeter import CylinderMesh, Showers
 from pipeline.config import DatasetSpec, DetectorSpec
+from pipeline.data.formats.claims import described
 from pipeline.data.formats.hdf5 import (
     GrowingRows,
     attributes_of,
@@ -29,38 +30,29 @@ from pipeline.data.formats.hdf5 import (
     set_attributes,
     values_of,
 )
-from pipeline.data.formats.reader import Description, FormatError, Labels, Voxels, described
+from pipeline.data.formats.labels import check_labels, check_shape, named_rows, read_labels
+from pipeline.data.formats.reader import Description, FormatError, Labels, Layout, Voxels
 from pipeline.provenance import atomic_path
+
+LAYOUT = Layout(
+    keys="incident_energies (N, 1), showers (N, n_voxel)",
+    source="CaloChallenge data sets 2 and 3, github.com/CaloChallenge/homepage",
+    sampling_corrected=None,
+    published="the challenge's files are divided by 0.033: true, and `sampling_fraction: 0.033`",
+)
 
 
 def describe(path: Path, spec: DatasetSpec, detector: DetectorSpec) -> Description:
     """What the file holds; raises `FormatError`."""
     with open_raw(path) as handle:
-        showers, incident = values_of(handle, "showers", path), values_of(handle, "incident_energies", path)
+        showers = values_of(handle, "showers", path)
         n = showers.shape[0]
-        _check_rows(path, "incident_energies", incident, n)
-        for name in ("incident_theta", "incident_phi"):
-            if name in handle:
-                _check_rows(path, name, values_of(handle, name, path), n)
-        description = described(
-            path, spec, detector, attributes_of(handle), n_showers=n, theta_per_shower="incident_theta" in handle
-        )
+        theta = check_labels(handle, path, "incident_energies", n)
+        attributes = attributes_of(handle)
+        description = described(path, spec, detector, attributes, layout=LAYOUT, n_showers=n, theta=theta)
         mesh = description.mesh
-        if showers.ndim != 2 or showers.shape[1] != mesh.n_cells:
-            raise FormatError(
-                f"{path}: data set showers: expected (N, {mesh.n_cells}) for the mesh {mesh.shape} "
-                f"(r, phi, z), found {showers.shape}; add the file's mesh to the data set's YAML: "
-                "`mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`"
-            )
+        check_shape(path, "showers", showers.shape, (mesh.n_cells,), mesh)
         return description
-
-
-def _check_rows(path: Path, key: str, dataset: h5py.Dataset, n: int) -> None:
-    if dataset.shape not in ((n,), (n, 1)):
-        raise FormatError(
-            f"{path}: data set {key}: expected one value for each of the {n} showers, "
-            f"found shape {dataset.shape}; write the file again"
-        )
 
 
 def row_blocks(path: Path, description: Description) -> Iterator[slice]:
@@ -77,10 +69,7 @@ def voxels(path: Path, description: Description) -> list[Voxels]:
 
 def labels(path: Path, description: Description, rows: slice) -> Labels:
     """Incident energies, and directions where they vary."""
-    with open_raw(path) as handle:
-        incident = np.asarray(handle["incident_energies"][rows], dtype=np.float64).reshape(-1)
-        theta = _angles(handle, "incident_theta", rows, len(incident), description.theta_rad or 0.0)
-        return Labels(incident, theta, _angles(handle, "incident_phi", rows, len(incident), 0.0))
+    return read_labels(path, "incident_energies", description, rows)
 
 
 def read(path: Path, description: Description, rows: slice) -> Showers:
@@ -88,25 +77,11 @@ def read(path: Path, description: Description, rows: slice) -> Showers:
     mesh = description.mesh
     with open_raw(path) as handle:
         flat = read_rows(handle["showers"], rows)  # (n, z * phi * r)
-    known = labels(path, description, rows)
     if description.to_visible != 1:
         flat *= np.float32(description.to_visible)
     energy = flat.reshape(-1, mesh.n_z, mesh.n_phi, mesh.n_r).transpose(0, 3, 2, 1)  # (n, r, phi, z)
-    try:
-        return Showers(
-            energy, known.incident_energy, known.theta, known.phi, mesh, description.detector, description.particle
-        )
-    except ShowerError as error:
-        raise FormatError(
-            f"{path}: data set showers, counted from row {rows.start or 0}: {error}; "
-            "repair the file or take it out of `files:`"
-        ) from None
-
-
-def _angles(handle: h5py.File, key: str, rows: slice, n: int, constant: float) -> NDArray[np.float64]:
-    if key not in handle:
-        return np.full(n, constant)
-    return np.asarray(handle[key][rows], dtype=np.float64).reshape(-1)
+    with named_rows(path, "data set showers", rows):
+        return description.showers(energy, labels(path, description, rows))
 
 
 def write(
@@ -120,20 +95,20 @@ def write(
 ) -> None:
     """Write showers (visible MeV) to a file, divided by the sampling fraction when `sampling_corrected`."""
     scale = 1 / sampling_fraction if sampling_corrected else 1.0
-    labels: list[NDArray[np.float64]] = []
+    columns: list[NDArray[np.float64]] = []
     with atomic_path(path) as temporary, create_raw(temporary) as handle:
         rows, first = None, None
         for block in filter(len, blocks):
             first = first or block
-            _check_like(path, first, block)
+            check_like(path, first, block)
             rows = rows or GrowingRows(handle, "showers", (block.mesh.n_cells,))
             rows.append(challenge_order(block) * scale)
-            labels.append(np.stack([block.incident_energy, block.theta, block.phi]).astype(np.float64))
+            columns.append(np.stack([block.incident_energy, block.theta, block.phi]).astype(np.float64))
         if rows is None or first is None:
             raise FormatError(f"{path}: expected showers to write, got none; check what makes them")
         rows.close()
         rows.dataset.attrs["order"] = "z,phi,r (r fastest)"
-        angle = _write_labels(handle, np.concatenate(labels, axis=1))
+        angle = _write_labels(handle, np.concatenate(columns, axis=1))
         set_attributes(
             handle,
             {
@@ -166,7 +141,8 @@ def own_attributes(showers: Showers) -> dict[str, Any]:
     }
 
 
-def _check_like(path: Path, first: Showers, block: Showers) -> None:
+def check_like(path: Path, first: Showers, block: Showers) -> None:
+    """Refuse a block of another detector, particle or mesh than the first one."""
     if (block.mesh, block.detector, block.particle) != (first.mesh, first.detector, first.particle):
         raise FormatError(
             f"{path}: expected {first.detector}, {first.particle} on {first.mesh} in all blocks, "

@@ -7,6 +7,7 @@ no times, a fixed library version, chunks filled in order whatever the size of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.data.formats.reader import FormatError
 
 _BLOCK_BYTES = 32 << 20
 _LARGEST_CHUNK_ROW_BYTES = 512 << 20
+_LARGEST_CHUNK_BYTES = 1 << 30
 _LARGEST_RATIO = 4096  # deflate reaches 1032; beyond this, declared values were never written
 WRITTEN_CHUNK = 64
 
@@ -57,8 +59,8 @@ def attributes_of(handle: h5py.File) -> dict[str, Any]:
     return {key: value.decode() if isinstance(value, bytes) else value for key, value in plain.items()}
 
 
-def values_of(handle: h5py.File, key: str, where: Path) -> h5py.Dataset:
-    """The data set `key`, held in this very file, of type float32 or float64 and of a credible size."""
+def values_of(handle: h5py.File, key: str, where: Path, *, integer: bool = False) -> h5py.Dataset:
+    """The data set `key`, held in this very file, of type float32 or float64 (or integer) and of a credible size."""
     if key not in handle:
         raise FormatError(
             f"{where}: data set {key}: expected it at the file's root, found {_names(handle)}; "
@@ -79,10 +81,10 @@ def values_of(handle: h5py.File, key: str, where: Path) -> h5py.Dataset:
             f"{where}: data set {key}: expected values in this file, found {kind}; "
             "copy the values into the file (h5repack)"
         )
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (4, 8):
-        raise FormatError(
-            f"{where}: data set {key}: expected float32 or float64, found {dataset.dtype}; convert the values"
-        )
+    fits = dataset.dtype.kind in "iu" if integer else dataset.dtype.kind == "f" and dataset.dtype.itemsize in (4, 8)
+    if not fits:
+        expected = "integers" if integer else "float32 or float64"
+        raise FormatError(f"{where}: data set {key}: expected {expected}, found {dataset.dtype}; convert the values")
     _check_size(dataset, key, where)
     return dataset
 
@@ -98,6 +100,11 @@ def _check_size(dataset: h5py.Dataset, key: str, where: Path) -> None:
         raise FormatError(
             f"{where}: data set {key}: expected showers, found none (shape {dataset.shape}); "
             "take the file out of `files:`"
+        )
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK_BYTES:
+        raise FormatError(
+            f"{where}: data set {key}: expected chunks of at most {_LARGEST_CHUNK_BYTES >> 20} MiB, found "
+            f"{dataset.chunks} of {dataset.dtype}; write the file again in smaller chunks (h5repack)"
         )
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > _LARGEST_RATIO * stored + (1 << 16):
@@ -136,33 +143,42 @@ def set_attributes(handle: h5py.File, attributes: Mapping[str, Any]) -> None:
 
 
 class GrowingRows:
-    """A chunked, compressed float32 data set that rows are appended to.
+    """A chunked, compressed data set that rows are appended to, of float32 unless said otherwise.
 
     Rows are written in whole chunks of 64, so the bytes do not depend on the blocks that arrive.
     """
 
-    def __init__(self, handle: h5py.File, key: str, row_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        handle: h5py.File,
+        key: str,
+        row_shape: tuple[int, ...],
+        *,
+        dtype: Any = "<f4",
+        chunk: int = WRITTEN_CHUNK,
+    ) -> None:
         """Create the data set, empty."""
+        self._chunk = chunk
         self.dataset = handle.create_dataset(
             key,
             shape=(0, *row_shape),
             maxshape=(None, *row_shape),
-            chunks=(WRITTEN_CHUNK, *row_shape),
-            dtype="<f4",
+            chunks=(chunk, *row_shape),
+            dtype=dtype,
             compression="gzip",
             compression_opts=4,
             shuffle=True,
             track_times=False,
         )
-        self._waiting: list[NDArray[np.float32]] = []
+        self._waiting: list[NDArray[Any]] = []
         self._n_waiting = 0
 
-    def append(self, rows: NDArray[np.floating]) -> None:
+    def append(self, rows: NDArray[Any]) -> None:
         """Add rows; whole chunks are written at once, the rest waits."""
-        self._waiting.append(np.asarray(rows, dtype=np.float32))
+        self._waiting.append(np.asarray(rows, dtype=self.dataset.dtype))
         self._n_waiting += len(rows)
-        if self._n_waiting >= WRITTEN_CHUNK:
-            self._write(self._n_waiting - self._n_waiting % WRITTEN_CHUNK)
+        if self._n_waiting >= self._chunk:
+            self._write(self._n_waiting - self._n_waiting % self._chunk)
 
     def close(self) -> None:
         """Write what waits."""
@@ -173,7 +189,7 @@ class GrowingRows:
             rows = np.concatenate(self._waiting)
             start = self.dataset.shape[0]
             self.dataset.resize(start + n, axis=0)
-            for i in range(0, n, WRITTEN_CHUNK):
-                self.dataset[start + i : start + min(i + WRITTEN_CHUNK, n)] = rows[i : min(i + WRITTEN_CHUNK, n)]
+            for i in range(0, n, self._chunk):
+                self.dataset[start + i : start + min(i + self._chunk, n)] = rows[i : min(i + self._chunk, n)]
             self._waiting = [rows[n:]] if len(rows) > n else []
             self._n_waiting = len(rows) - n

@@ -1,9 +1,10 @@
 """The layout of Geant4's example Par04 and of Zenodo 6082201: one data set per incident energy.
 
 Each key is the incident energy in GeV ("1", "2", … "1024"), each data set (N, r, phi, z) visible MeV,
-not divided by the sampling fraction; showers are numbered in ascending energy. Angle and detector stand
-in the path only: the angle comes from `angle_deg` of the data set's YAML or from `angle_<degrees>` in
-the file's name. Our own files carry the root attributes of `calochallenge`. Source: Geant4 11.4
+not divided by the sampling fraction; showers are numbered in ascending energy. A file of one energy may have
+it in its path instead (`path_pattern: …{energy_gev}…`), under any key. Angle and detector stand in the path
+only: `path_pattern` reads them, else `angle_<degrees>` in the file's name is taken. Our own files carry the
+root attributes of `calochallenge`. Source: Geant4 11.4
 `examples/extended/parameterisations/Par04/training_vae/utils/preprocess.py`.
 """
 
@@ -12,15 +13,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pipeline.calorimeter import ShowerError, Showers
+from pipeline.calorimeter import Showers
 from pipeline.config import DatasetSpec, DetectorSpec
 from pipeline.data.formats.calochallenge import own_attributes
+from pipeline.data.formats.claims import described
 from pipeline.data.formats.hdf5 import (
     GrowingRows,
     attributes_of,
@@ -31,8 +34,17 @@ from pipeline.data.formats.hdf5 import (
     set_attributes,
     values_of,
 )
-from pipeline.data.formats.reader import Description, FormatError, Labels, Voxels, described
+from pipeline.data.formats.labels import check_shape, named_rows
+from pipeline.data.formats.path_pattern import path_facts
+from pipeline.data.formats.reader import Description, FormatError, Labels, Layout, Voxels
 from pipeline.provenance import atomic_path
+
+LAYOUT = Layout(
+    keys="one data set (N, r, phi, z) per energy, named in GeV",
+    source="Geant4 example Par04 before 11.3, zenodo.org/records/6082201",
+    sampling_corrected=None,
+    published="those of Zenodo 6082201 are not: false",
+)
 
 _ANGLE = re.compile(r"angle_(\d+(?:\.\d+)?)")
 
@@ -40,35 +52,53 @@ _ANGLE = re.compile(r"angle_(\d+(?:\.\d+)?)")
 def describe(path: Path, spec: DatasetSpec, detector: DetectorSpec) -> Description:
     """What the file holds; raises `FormatError`."""
     with open_raw(path) as handle:
-        energies = [values_of(handle, key, path) for key in _keys(handle, path)]
-        match = _ANGLE.search(path.stem)
+        energies = _energies(handle, path, spec)
+        datasets = [values_of(handle, key, path) for key in energies]
+        match = None if spec.path_pattern else _ANGLE.search(path.stem)
         description = described(
             path,
             spec,
             detector,
             attributes_of(handle),
-            n_showers=sum(dataset.shape[0] for dataset in energies),
-            angle_deg=float(match[1]) if match else None,
+            layout=LAYOUT,
+            n_showers=sum(dataset.shape[0] for dataset in datasets),
+            own_facts={"angle_deg": float(match[1])} if match else {},
         )
-        for dataset in energies:
-            if dataset.shape[1:] != description.mesh.shape:
-                raise FormatError(
-                    f"{path}: data set {dataset.name[1:]}: expected (N, r, phi, z) with the mesh "
-                    f"{description.mesh.shape}, found {dataset.shape}; add the file's mesh to the "
-                    "data set's YAML: `mesh: {cells: [R, PHI, Z], dr_mm: …, dz_mm: …}`"
-                )
-        return description
+        for key, dataset in zip(energies, datasets, strict=True):
+            check_shape(path, key, dataset.shape, description.mesh.shape, description.mesh)
+        return Par04Description(**vars(description), energies_gev=tuple(energies.items()))
 
 
-def _keys(handle: h5py.File, path: Path) -> list[str]:
-    """The keys in ascending energy."""
+@dataclass(frozen=True)
+class Par04Description(Description):
+    """Also the keys of the file with their energies in GeV, ascending."""
+
+    energies_gev: tuple[tuple[str, float], ...]
+
+
+def _energies(handle: h5py.File, path: Path, spec: DatasetSpec) -> dict[str, float]:
+    """Each key's energy in GeV, ascending: the number that it is, or the path's where the file has one key."""
     energies = {key: _energy_gev(key) for key in handle}
+    from_path = path_facts(path, spec).get("energy_gev")
+    if from_path is not None:
+        if len(energies) != 1:
+            raise FormatError(
+                f"{path}: keys: expected one data set, as the path names the energy ({from_path:g} GeV), found "
+                f"{sorted(handle)[:8]}; take {{energy_gev}} out of `path_pattern:`"
+            )
+        ((key, energy),) = energies.items()
+        if energy > 0 and not math.isclose(energy, from_path, rel_tol=1e-6):
+            raise FormatError(
+                f"{path}: energy_gev in the path: expected {energy:g} as the file's key says, found {from_path:g}; "
+                "correct `path_pattern:` or take the file out of `files:`"
+            )
+        energies = {key: from_path}
     if not energies or min(energies.values()) <= 0:
         raise FormatError(
             f"{path}: keys: expected one data set per energy, named in GeV ('1', '64'), found "
             f"{sorted(handle)[:8]}; check `format:` of the data set's YAML"
         )
-    return sorted(energies, key=lambda key: (energies[key], key))
+    return {key: energies[key] for key in sorted(energies, key=lambda key: (energies[key], key))}
 
 
 def _energy_gev(key: str) -> float:
@@ -84,7 +114,7 @@ def row_blocks(path: Path, description: Description) -> Iterator[slice]:
     """Row ranges aligned to the file's chunks; none crosses from one energy to the next."""
     blocks, start = [], 0
     with open_raw(path) as handle:
-        for key in _keys(handle, path):
+        for key, _ in _described(description).energies_gev:
             blocks += [slice(start + rows.start, start + rows.stop) for rows in row_blocks_of(handle[key])]
             start += handle[key].shape[0]
     yield from blocks
@@ -93,16 +123,17 @@ def row_blocks(path: Path, description: Description) -> Iterator[slice]:
 def voxels(path: Path, description: Description) -> list[Voxels]:
     """One data set per energy, ascending, each in the mesh's order."""
     with open_raw(path) as handle:
-        sizes = {key: int(handle[key].shape[0]) for key in _keys(handle, path)}
+        sizes = {key: int(handle[key].shape[0]) for key, _ in _described(description).energies_gev}
     firsts = np.cumsum([0, *sizes.values()]).tolist()
     return [Voxels(key, first, n) for first, (key, n) in zip(firsts, sizes.items(), strict=False)]
 
 
 def labels(path: Path, description: Description, rows: slice) -> Labels:
-    """The energies that the keys name; one direction for the whole file."""
+    """The energies that the keys or the path name; one direction for the whole file."""
     start, stop, _ = rows.indices(description.n_showers)
+    energies_gev = dict(_described(description).energies_gev)
     pieces = [
-        np.full(max(0, min(stop - v.first, v.n_showers) - max(start - v.first, 0)), 1000 * _energy_gev(v.key))
+        np.full(max(0, min(stop - v.first, v.n_showers) - max(start - v.first, 0)), 1000 * energies_gev[v.key])
         for v in voxels(path, description)
     ]
     incident = np.concatenate(pieces)
@@ -121,22 +152,13 @@ def read(path: Path, description: Description, rows: slice) -> Showers:
     energy = pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
     if description.to_visible != 1:
         energy *= np.float32(description.to_visible)
-    known = labels(path, description, rows)
-    try:
-        return Showers(
-            energy,
-            known.incident_energy,
-            known.theta,
-            known.phi,
-            description.mesh,
-            description.detector,
-            description.particle,
-        )
-    except ShowerError as error:
-        raise FormatError(
-            f"{path}: showers counted from row {start} in ascending energy: {error}; "
-            "repair the file or take it out of `files:`"
-        ) from None
+    with named_rows(path, "showers in ascending energy", rows):
+        return description.showers(energy, labels(path, description, rows))
+
+
+def _described(description: Description) -> Par04Description:
+    assert isinstance(description, Par04Description)  # describe made it
+    return description
 
 
 def write(
