@@ -12,20 +12,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import CONTENT, SYMMETRIES, ToyExperiment, make_toy_experiment
+from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
 
 import pipeline.training.trainer as trainer
-from pipeline.config import AugmentSpec
 from pipeline.data.store import Part, training_set
-from pipeline.data.transforms import Transform
 from pipeline.models import build_network
 from pipeline.provenance import read_json
 from pipeline.training.adaptation import AdaptationError, architecture_from, start_from
 from pipeline.training.checkpoint import CheckpointError, load_model
+from pipeline.training.datasets import training_loader
 from pipeline.training.fitting import fit_buffers
-from pipeline.training.loading import Loader, PrefixSource, StoreSource
 from pipeline.training.objectives import LOSSES, gaussian_nll, hit_nll, log_uniform, masked_error, total
-from pipeline.training.request import TrainingError, TrainRequest, architecture_of, fitted_transforms, training_loader
+from pipeline.training.request import TrainingError, TrainRequest, architecture_of, fitted_transforms
 from pipeline.training.trainer import learning_rate, train
 
 OUTPUTS = ("model.json", "model.safetensors", "metrics.jsonl")
@@ -46,67 +44,6 @@ def generator(toy, tmp_path_factory) -> TrainRequest:
 
 def outputs(request: TrainRequest) -> dict[str, bytes]:
     return {name: (request.folder / name).read_bytes() for name in OUTPUTS}
-
-
-def sources(toy: ToyExperiment, augment: AugmentSpec | None = None):
-    config = toy.config()
-    transform = Transform.from_state(read_json(toy.transform))
-    parts, prefix = ([Part.open(p) for p in paths] for paths in (toy.parts, toy.prefix))
-    return (
-        StoreSource(training_set(parts, config.splits), transform, augment or AugmentSpec()),
-        PrefixSource(training_set(prefix, config.splits), prefix[0].fill, transform),
-    )
-
-
-# ------------------------------------------------------------------------------------- loading
-
-
-def test_raw_parts_and_prefix_give_the_same_batch(toy):
-    store, prefix = (Loader([source], seed=1).training_batch(0, 24) for source in sources(toy))
-    assert torch.equal(store.hit, prefix.hit)
-    assert torch.allclose(store.values, prefix.values, atol=1e-5)
-    for name, value in vars(store.conditions).items():
-        assert torch.allclose(value, getattr(prefix.conditions, name), rtol=1e-5), name
-
-
-def test_a_batch_is_the_transform_of_its_showers(toy):
-    store, _ = sources(toy)
-    rows = np.array([3, 0, 3])
-    showers = store.showers.take(rows).dense()
-    expected = store.transform.forward(showers.energy, showers.incident_energy)
-    assert np.allclose(store.dense(rows, np.random.default_rng()).values, expected, atol=1e-5)
-
-
-def test_symmetries_turn_fine_cells_and_keep_the_energy(toy):
-    store, _ = sources(toy, AugmentSpec(**SYMMETRIES))
-    n, (_, n_phi, n_z) = 40, store.showers.mesh.shape
-    place, hits = store._ragged.hits(np.zeros(n, dtype=np.int64))
-    cell = store.showers.cell[hits].astype(np.int64)
-    turned = store._turned(cell, place, n, np.random.default_rng(0))
-    kept = lambda c: (c // (n_phi * n_z), c % n_z)  # noqa: E731
-    assert all(np.array_equal(a, b) for a, b in zip(kept(turned), kept(cell), strict=True))
-    phi, before = (np.split(c // n_z % n_phi, n) for c in (turned, cell))
-    found = set()
-    for new, old in zip(phi, before, strict=True):
-        turns = {("+", *np.unique((new - old) % n_phi)), ("-", *np.unique((new + old) % n_phi))}
-        found |= {turn for turn in turns if len(turn) == 2}
-    assert len(found) > n_phi  # more than the rotations alone
-
-
-def test_every_shower_is_seen_once_in_a_pass(toy):
-    loader = Loader([sources(toy)[1]], seed=3)
-    rows = np.concatenate([loader.rows(i, 8) for i in range(0, 2 * len(loader) // 8 * 8, 8)])
-    assert sorted(rows[: len(loader)]) == list(range(len(loader)))
-    assert not np.array_equal(rows[: len(loader) // 2], rows[len(loader) : len(loader) + len(loader) // 2])
-
-
-def test_batches_of_two_data_sets_keep_the_order(toy):
-    store, prefix = sources(toy)
-    loader = Loader([store, prefix], seed=0)
-    n = len(store.showers)
-    batch = loader.batch(np.array([n + 2, 1, n, 2]), np.random.default_rng())
-    assert batch.conditions.domain.tolist() == [1, 0, 1, 0]
-    assert torch.allclose(batch.values[0], batch.values[3], atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------- objectives
@@ -173,10 +110,10 @@ def test_the_same_training_gives_the_same_bytes(toy, generator, tmp_path):
 def test_a_killed_training_goes_on_to_the_same_bytes(toy, generator, tmp_path, monkeypatch, killed_at):
     request, real = toy.request("generator", tmp_path), trainer.step
 
-    def step(request, state, loader, end):
+    def step(request, state, batches, end):
         if state.samples == killed_at:
             raise KeyboardInterrupt
-        return real(request, state, loader, end)
+        return real(request, state, batches, end)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(trainer, "step", step)
@@ -249,7 +186,7 @@ def test_a_diffusion_needs_a_standardised_recipe(toy, tmp_path):
 def test_rotation_of_slanted_showers_is_refused(toy, tmp_path, monkeypatch):
     request, training = toy.request("generator", tmp_path), training_set
     slanted = lambda *a: replace(s := training(*a), theta=np.full(len(s), np.radians(70)))  # noqa: E731
-    monkeypatch.setattr("pipeline.training.request.training_set", slanted)
+    monkeypatch.setattr("pipeline.training.datasets.training_set", slanted)
     with pytest.raises(TrainingError, match=r"runs\.generator\.training\.augment\.rotate_phi.*90.*at 70 .*'toy'; set"):
         training_loader(request, fitted_transforms(request))
 

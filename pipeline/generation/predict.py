@@ -17,7 +17,8 @@ from pipeline.models import EnergyRegression
 from pipeline.provenance import write_json
 from pipeline.training.checkpoint import load_model
 from pipeline.training.determinism import device_of, reproducible
-from pipeline.training.loading import Loader, StoreSource
+from pipeline.training.loading import Loader
+from pipeline.training.sources import StoreSource
 
 _BATCH = 128
 

@@ -7,33 +7,32 @@ At most `LIMIT` showers of a data set, and `CELLS` cells, are looked at: always 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.data import hitwise
 from pipeline.data.transforms import Transform
 from pipeline.models import Conditions, EnergyRegression, ShowerDiffusion
-from pipeline.training.loading import Loader
+from pipeline.training.loading import Batches
 
 LIMIT = 20_000
 CELLS = 20_000_000
 _BLOCK = 128
 
 
-def fit_buffers(network: nn.Module, loader: Loader, transforms: Sequence[Transform], seed: int) -> None:
+def fit_buffers(network: nn.Module, loader: Batches, transforms: Sequence[Transform], seed: int) -> None:
     """Fit in place; transform i belongs to source i of the loader."""
     if isinstance(network, EnergyRegression):
-        conditions = _conditions(loader)
+        conditions = _conditions(loader, len(transforms))
         network.fit(conditions.layer_energy.sum(dim=1), conditions.incident_energy, conditions.domain)
     elif isinstance(network, ShowerDiffusion):
         for domain, transform in enumerate(transforms):
             n = max(_BLOCK, CELLS // transform.mesh.n_cells)
-            some = list(Loader([loader.sources[domain]], loader.seed).in_order(_BLOCK, min(n, LIMIT)))
+            some = list(loader.in_order(_BLOCK, min(n, LIMIT), domain))
             values, hit = (torch.cat([getattr(batch, name) for batch in some]) for name in ("values", "hit"))
             network.showers.fit(domain, empty_cells(transform), values, hit)
-        _fit_conditions(network, _conditions(loader), seed)
+        _fit_conditions(network, _conditions(loader, len(transforms)), seed)
 
 
 def _fit_conditions(network: ShowerDiffusion, conditions: Conditions, seed: int) -> None:
@@ -44,17 +43,14 @@ def _fit_conditions(network: ShowerDiffusion, conditions: Conditions, seed: int)
         network.energies.fit(conditions, torch.rand(conditions.layer_energy.shape, generator=generator))
 
 
-def _conditions(loader: Loader) -> Conditions:
+def _conditions(loader: Batches, n_domains: int) -> Conditions:
     """Conditions of the first `LIMIT` showers of each data set; their cells are not kept."""
-    found = []
-    for domain, source in enumerate(loader.sources):
-        for batch in Loader([source], loader.seed).in_order(_BLOCK, LIMIT):
-            found.append(replace(batch.conditions, domain=torch.full((len(batch),), domain)))
+    domains = range(n_domains)
+    found = [batch.conditions for domain in domains for batch in loader.in_order(_BLOCK, LIMIT, domain)]
     columns = zip(*(vars(conditions).values() for conditions in found), strict=True)
     return Conditions(*(torch.cat(column) for column in columns))
 
 
 def empty_cells(transform: Transform) -> Tensor:
     """(r, phi, z) network value of an empty cell."""
-    values = transform.pointwise(np.zeros((1, *transform.mesh.shape)), np.ones(1))[0]
-    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+    return torch.from_numpy(hitwise.empty_cells(transform))

@@ -19,7 +19,7 @@ from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
 from pipeline.models.tokens import patchify
-from pipeline.training.loading import Batch
+from pipeline.training.batches import Batch
 
 LOG_NORMAL = (-0.5, 1.2)
 

@@ -25,6 +25,7 @@ from pipeline.data.transforms import Transform
 from pipeline.models import Architecture, build_network
 from pipeline.provenance import atomic_path, write_json
 from pipeline.training.adaptation import architecture_from, freeze_encoder, start_from
+from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import (
     checkpoint_folder,
     load_checkpoint,
@@ -33,10 +34,12 @@ from pipeline.training.checkpoint import (
     save_model,
     write_slice,
 )
+from pipeline.training.datasets import training_loader, validation_loader
 from pipeline.training.determinism import device_of, reproducible, seeded
 from pipeline.training.fitting import fit_buffers
-from pipeline.training.loading import Batch, Loader
+from pipeline.training.loading import Batches
 from pipeline.training.objectives import LOSSES, Terms, is_finite, total
+from pipeline.training.prefetch import Prefetcher
 from pipeline.training.progress import progress_bar
 from pipeline.training.request import (
     TrainingError,
@@ -44,8 +47,6 @@ from pipeline.training.request import (
     architecture_of,
     fitted_transforms,
     record_of,
-    training_loader,
-    validation_loader,
 )
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def train(request: TrainRequest) -> None:
 
 
 def initial_network(
-    request: TrainRequest, transforms: Sequence[Transform], loader: Loader
+    request: TrainRequest, transforms: Sequence[Transform], loader: Batches
 ) -> tuple[Architecture, nn.Module]:
     """The network before its first step: fresh or the parent's weights, buffers fitted, frozen where asked."""
     architecture = architecture_of(request, transforms)
@@ -131,16 +132,23 @@ def initial_network(
     return architecture, network
 
 
-def run_loop(request: TrainRequest, state: State, loader: Loader, validation: Loader | None, checkpoints: Path) -> None:
+def run_loop(
+    request: TrainRequest, state: State, loader: Batches, validation: Batches | None, checkpoints: Path
+) -> None:
     """Steps until the slice ends; metrics, validations and checkpoints where they are due."""
     spec, end = request.spec.training, request.steps * request.spec.training.batch_size
     metrics = request.folder / "metrics.jsonl"
     log_every = max(end // ROWS, spec.batch_size)
     _rewrite(metrics, state.rows)
-    with progress_bar(request.run, end, state.samples) as advance, open(metrics, "a") as rows:
+    pinned = device_of(spec).type == "cuda"
+    with (
+        Prefetcher(loader, state.samples, request.stop_at, spec.batch_size, pinned=pinned) as batches,
+        progress_bar(request.run, end, state.samples) as advance,
+        open(metrics, "a") as rows,
+    ):
         while state.samples < request.stop_at:
             before = state.samples
-            terms = step(request, state, loader, end)
+            terms = step(request, state, batches, end)
             advance(state.samples, terms["loss"])
             new = []
             if _due(log_every, before, state.samples) or state.samples == end:
@@ -152,10 +160,10 @@ def run_loop(request: TrainRequest, state: State, loader: Loader, validation: Lo
                 save_checkpoint(checkpoints, state.samples, state.content())
 
 
-def step(request: TrainRequest, state: State, loader: Loader, end: int) -> dict[str, float]:
+def step(request: TrainRequest, state: State, batches: Prefetcher, end: int) -> dict[str, float]:
     """One optimiser step; a loss that is not finite stops before it."""
     spec, run, device = request.spec.training, request.spec, device_of(request.spec.training)
-    batch = loader.training_batch(state.samples, spec.batch_size).to(device)
+    batch = batches.training_batch(state.samples, spec.batch_size).to(device)
     generator = seeded(device, f"step {run.seed} {request.config.seed} {state.samples}")
     terms = losses(state.network, batch, generator, spec)
     loss = total(terms)
@@ -197,7 +205,7 @@ def average(state: State, spec: TrainingSpec) -> None:
 
 
 @torch.no_grad()
-def validate(state: State, loader: Loader, spec: TrainingSpec) -> dict[str, float]:
+def validate(state: State, loader: Batches, spec: TrainingSpec) -> dict[str, float]:
     """Mean loss of the averaged weights over the validation showers, always with the same noise."""
     device = device_of(spec)
     generator = seeded(device, "validation")
