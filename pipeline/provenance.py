@@ -95,9 +95,14 @@ def read_json(path: str | Path) -> Any:
         raise ProvenanceError(f"{path}: expected JSON, got {error}; delete the file and run again") from None
 
 
+def new_digest() -> hashlib.blake2b:
+    """BLAKE2b-128 of nothing yet, to be fed in pieces."""
+    return hashlib.blake2b(digest_size=16)
+
+
 def file_digest(path: str | Path) -> str:
     """BLAKE2b-128 of a whole file, hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_digest()
     with open(path, "rb") as handle:
         while block := handle.read(_BLOCK):
             digest.update(block)

@@ -176,11 +176,12 @@ class RaggedShowers:
     def from_dense(cls, showers: Showers) -> RaggedShowers:
         """The hits (cells above zero) of dense showers; energies become float32."""
         flat = np.ascontiguousarray(showers.energy.reshape(len(showers), -1), dtype=np.float32)
-        hit = flat > 0
+        hit, n_cells = np.flatnonzero(flat > 0), showers.mesh.n_cells
+        row_size = np.diff(np.searchsorted(hit, np.arange(len(flat) + 1) * n_cells))
         return cls(
-            hit.sum(axis=1),
-            np.nonzero(hit)[1].astype(index_dtype(showers.mesh)),
-            flat[hit],
+            row_size,
+            (hit - np.repeat(np.arange(len(flat)) * n_cells, row_size)).astype(index_dtype(showers.mesh)),
+            flat.reshape(-1)[hit],
             showers.incident_energy,
             showers.theta,
             showers.phi,

@@ -7,6 +7,7 @@ content only: new files, their order and their compression move nothing. Writing
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -194,16 +195,17 @@ def shower_hashes(showers: RaggedShowers) -> NDArray[np.uint64]:
 
     Content: cell indices as little-endian u32, visible energies (MeV) as f32, incident energy as f32.
     """
-    cell, energy = showers.cell.astype("<u4"), showers.energy.astype("<f4")
-    incident, offsets = showers.incident_energy.astype("<f4"), showers.offsets
-    hashes = np.empty(len(showers), dtype=np.uint64)
-    for i in range(len(showers)):
-        hits = slice(offsets[i], offsets[i + 1])
-        digest = blake2b(cell[hits].tobytes())
-        digest.update(energy[hits].tobytes())
-        digest.update(incident[i : i + 1].tobytes())
-        hashes[i] = int.from_bytes(digest.digest()[:8], "little")
-    return hashes
+    cell, energy, incident = (
+        memoryview(np.ascontiguousarray(values, dtype=dtype).view(np.uint8))  # type: ignore[arg-type]
+        for values, dtype in ((showers.cell, "<u4"), (showers.energy, "<f4"), (showers.incident_energy, "<f4"))
+    )
+    digests = []
+    for i, (low, high) in enumerate(itertools.pairwise((4 * showers.offsets).tolist())):
+        digest = blake2b(cell[low:high])
+        digest.update(energy[low:high])
+        digest.update(incident[4 * i : 4 * i + 4])
+        digests.append(digest.digest()[:8])
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
 # -------------------------------------------------------------------------------------- splits
