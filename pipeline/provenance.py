@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 _BLOCK = 1 << 20
 _SAMPLED_BLOCKS = 16
 _SAMPLE = 1 << 16
+_HASHING_THREADS = 4
 _SMALL_FILE = 64 << 20
 
 
@@ -113,8 +115,10 @@ def tree_digest(folder: str | Path) -> str:
     """BLAKE2b-128 over the names and contents of all files below a folder, hexadecimal."""
     folder = Path(folder)
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\0".encode())
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        for path, content in zip(paths, pool.map(file_digest, paths), strict=True):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
     return digest.hexdigest()
 
 

@@ -8,6 +8,8 @@ decides then. Source: HDF5 file format specification 3.0, IV.A.2.l (filters) and
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from dataclasses import dataclass
 
@@ -61,7 +63,7 @@ class ChunkIndex:
             or filters not in ((), (_GZIP,), (_SHUFFLE,), (_SHUFFLE, _GZIP))
             or float_type is None
             or not dataset.id.get_type().equal(float_type)
-            or int(np.prod(dataset.chunks)) * dataset.dtype.itemsize > _LARGEST_CHUNK
+            or math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK
         ):
             return None
         found: list[tuple[int, ...]] = []
@@ -83,15 +85,15 @@ class ChunkIndex:
             skipped=table[:, -1].copy(),
         )
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         """Bytes of a decompressed chunk."""
-        return int(np.prod(self.chunk)) * self.dtype.itemsize
+        return math.prod(self.chunk) * self.dtype.itemsize
 
     def of_rows(self, start: int, stop: int) -> range:
         """The numbers of the chunks of whole rows of chunks; `OddChunk` when one that holds no zeros is missing."""
         first, last = np.searchsorted(self.origin[:, 0], [start, stop])
-        per_row = int(np.prod([-(-n // c) for n, c in zip(self.shape[1:], self.chunk[1:], strict=True)]))
+        per_row = math.prod(-(-n // c) for n, c in zip(self.shape[1:], self.chunk[1:], strict=True))
         whole = start % self.chunk[0] == 0 and (stop % self.chunk[0] == 0 or stop == self.shape[0])
         complete = last - first == per_row * -(-(stop - start) // self.chunk[0])
         if not whole or not (complete or self.zero_fill):
@@ -112,12 +114,16 @@ class ChunkIndex:
                 data = undo(data)
         if len(data) != self.nbytes:
             raise OddChunk(f"chunk {i} of {len(data)} bytes")
-        inside = tuple(
-            slice(0, min(c, n - o)) for c, n, o in zip(self.chunk, self.shape, self.origin[i].tolist(), strict=True)
-        )
-        values = np.frombuffer(data, self.dtype).reshape(self.chunk)[inside]
+        values = np.frombuffer(data, self.dtype).reshape(self.chunk)
+        inside = tuple(map(min, self.chunk, (self._shape - self.origin[i]).tolist()))
+        if inside != self.chunk:
+            values = values[tuple(map(slice, inside))]
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, dtype=np.float32)
+
+    @functools.cached_property
+    def _shape(self) -> NDArray[np.int64]:
+        return np.array(self.shape)
 
     def _inflate(self, data: Buffer) -> bytearray:
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import sys
 from collections import deque
@@ -220,7 +221,7 @@ def _keys_of(direct: _Direct, start: int, chunks: range, edges: Sequence[int]) -
         step = max(1, _PIECE // (values.size // len(values)))
         for first in range(0, len(values), step):
             keys = _keys_at(values[first : first + step], strides, row - start + first, voxel)
-            ends = [0, *np.searchsorted(keys, bounds).tolist(), len(keys)]
+            ends = [0, *keys.searchsorted(bounds).tolist(), len(keys)]
             for band, low, high in zip(bands, ends[:-1], ends[1:], strict=True):
                 if low < high:
                     band.append(keys[low:high])
@@ -230,7 +231,7 @@ def _keys_of(direct: _Direct, start: int, chunks: range, edges: Sequence[int]) -
 def _keys_at(values: NDArray[np.float32], strides: tuple[int, ...], row: int, voxel: int) -> Keys:
     """The keys of the values that are not zero in a piece of a chunk which begins at a row and voxel."""
     bits = values.reshape(-1).view(np.uint32)
-    hits = np.flatnonzero(bits != 0)
+    hits = (bits != 0).nonzero()[0]
     keys = _places(values.shape, strides)[hits]
     keys += np.uint64((row << 48) + (voxel << 32))
     keys |= bits[hits]
@@ -239,7 +240,7 @@ def _keys_at(values: NDArray[np.float32], strides: tuple[int, ...], row: int, vo
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The distance in C order between neighbours along each axis."""
-    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 @functools.lru_cache(maxsize=64)
