@@ -232,7 +232,7 @@ def _keys_at(values: NDArray[np.float32], strides: tuple[int, ...], row: int, vo
     """The keys of the values that are not zero in a piece of a chunk which begins at a row and voxel."""
     bits = values.reshape(-1).view(np.uint32)
     hits = (bits != 0).nonzero()[0]
-    keys = _places(values.shape, strides)[hits]
+    keys: Keys = _places(values.shape, strides)[hits]
     keys += np.uint64((row << 48) + (voxel << 32))
     keys |= bits[hits]
     return keys
