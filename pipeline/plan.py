@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from pipeline.config import Config, ConfigError, DatasetSpec, digest_of, load_config
+from pipeline.config import Config, ConfigError, DatasetSpec, FilesSampleSpec, SampleSpec, digest_of, load_config
 from pipeline.paths import FINGERPRINTS, Paths
 from pipeline.provenance import FingerprintCache, file_digest, read_json, write_json
 
@@ -52,7 +52,7 @@ class Plan:
         Raises ConfigError when a pattern matches nothing, two files claim one part, or a locked file changed.
         """
         cache = FingerprintCache(FINGERPRINTS)
-        files = {name: _find(config, name, cache) for name in config.datasets}
+        files = {name: _find(config, name, cache) for name in [*config.datasets, *config.file_samples()]}
         if config.data_lock:
             files = _locked(config, files)
         cache.save()
@@ -121,7 +121,7 @@ class Plan:
         if part not in self.files.get(dataset, {}):
             raise ConfigError(
                 f"{self.paths.part(dataset, part)}: expected a raw file of data set '{dataset}' "
-                "behind it, found none; see datasets.*.files"
+                "behind it, found none; see datasets.*.files and samples.*.files"
             )
         return self.files[dataset][part].path
 
@@ -157,6 +157,19 @@ class Plan:
             inputs["previous"] = paths.slice(run, index - 1)
         return inputs
 
+    def sample_parts(self, sample: str) -> list[Path]:
+        """Parts of a sample: one that is made here, or one for each of somebody's files."""
+        files = isinstance(self.config.samples[sample], FilesSampleSpec)
+        return self.part_manifests(sample) if files else [self.paths.sample_part(sample)]
+
+    def generate_inputs(self, sample: str) -> dict[str, Any]:
+        """What a sample is made from: the held-out showers' parts and, but for baselines, a model."""
+        spec = self.config.samples.get(sample)
+        inputs: dict[str, Any] = {"parts": self.reference_parts()}
+        if isinstance(spec, SampleSpec):
+            inputs["model"] = self.paths.model(spec.run)
+        return inputs
+
     def reference_parts(self) -> list[Path]:
         """Parts of the data set that everything is compared with."""
         return self.part_manifests(self.config.evaluation.reference) if self.config.evaluation else []
@@ -165,7 +178,7 @@ class Plan:
         """What a sample, the floor or a head is evaluated from."""
         inputs: dict[str, Any] = {"parts": self.reference_parts()}
         if subject in self.config.samples:
-            inputs["sample"] = self.paths.sample_part(subject)
+            inputs["sample"] = self.sample_parts(subject)
         elif subject in self.config.runs:
             inputs["prediction"] = self.paths.prediction(subject)
         return inputs
@@ -207,7 +220,7 @@ class Plan:
 
     def ingest_key(self, dataset: str, part: str) -> str:
         """All that shapes a part: the raw file's content and how it is read."""
-        spec = self.config.datasets[dataset]
+        spec = self.config.dataset(dataset)
         return digest_of(
             [
                 spec.digest(exclude={"files", "simulate", "first_file_only", "binning"}),
@@ -236,7 +249,13 @@ class Plan:
 
     def sample_key(self, sample: str) -> str:
         """All that shapes a sample, given the model and the data."""
-        return digest_of([self.config.samples[sample].digest(), self.conditions_key(), self.config.seed])
+        spec, evaluation = self.config.samples[sample], self.config.evaluation
+        assert evaluation is not None
+        known: list[Any] = [spec.digest(), self.conditions_key(), self.config.seed]
+        if not isinstance(spec, SampleSpec):  # made on the evaluation's mesh, not on a network's
+            mesh, name = self.config.raw_mesh(evaluation.reference), self.config.datasets[evaluation.reference].detector
+            known += [evaluation.rebin, evaluation.threshold_mev, mesh.digest(), self.config.detector(name).digest()]
+        return digest_of(known)
 
     def evaluation_key(self) -> str:
         """All that shapes an evaluation, given the samples and the data."""
@@ -267,7 +286,8 @@ def _simulate_key(config: Config, dataset: str, index: int) -> str:
 
 
 def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, RawFile]:
-    spec, paths = config.datasets[dataset], Paths(config)
+    spec, paths = config.dataset(dataset), Paths(config)
+    section = "datasets" if dataset in config.datasets else "samples"
     found: dict[str, RawFile] = {}
     for index, part in enumerate(_simulated_parts(dataset, spec), 1):
         path = paths.raw(dataset, part)
@@ -280,7 +300,7 @@ def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, Ra
         matches = matches[:1] if spec.first_file_only else matches
         if not matches and not found:
             raise ConfigError(
-                f"datasets.{dataset}.files: expected files matching '{pattern}', found none "
+                f"{section}.{dataset}.files: expected files matching '{pattern}', found none "
                 f"below {os.getcwd()}; correct the pattern or put the files there"
             )
         for match in matches:
@@ -289,7 +309,7 @@ def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, Ra
             part = _part_name(pattern, match)
             if part in found:
                 raise ConfigError(
-                    f"datasets.{dataset}.files: expected one file for part '{part}', got "
+                    f"{section}.{dataset}.files: expected one file for part '{part}', got "
                     f"{found[part].path} and {match}; rename one of them"
                 )
             found[part] = RawFile(match, cache(match))

@@ -80,6 +80,11 @@ def _below(target: dict[str, Any], root: dict[str, Any], key: str) -> Iterator[t
             yield from _below(inner, root, f"{key}.<name>")
     elif "discriminator" in target:
         yield from _variants(target, root, f"{key}.")
+    elif "oneOf" in target:  # told apart by their keys, as samples are
+        for variant in target["oneOf"]:
+            inner, kind = _resolved(variant, root)
+            yield key, f"one {kind}", "", _first_line(inner)
+            yield from _properties(inner, root, f"{key}.")
 
 
 def _variants(union: dict[str, Any], root: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import ConfigError, DatasetSpec, digest_of
+from pipeline.config import ConfigError, DatasetSpec, FilesSampleSpec, SampleSpec, digest_of
 from pipeline.plan import Plan
 from pipeline.provenance import file_digest, fingerprint, read_json, write_json
 
@@ -70,7 +70,7 @@ def ingest(plan: Plan, dataset: str, part: str) -> Path:
     """Turn one raw file into an immutable part."""
     from pipeline.data.ingest import ingest as ingest_file
 
-    spec = plan.config.datasets[dataset]
+    spec = plan.config.dataset(dataset)
     manifest = plan.paths.part(dataset, part)
     ingest_file(Path(plan.raw_file(dataset, part)), manifest, spec, plan.config.detector(spec.detector), dataset)
     return manifest
@@ -138,12 +138,18 @@ def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
 
 
 def generate(plan: Plan, sample: str) -> Path:
-    """Generate showers at the held-out conditions."""
-    from pipeline.generation.generate import generate as generate_sample
+    """Make a sample at the held-out conditions, with a trained model or without any."""
+    spec, output = plan.config.samples[sample], plan.paths.sample(sample)
+    if isinstance(spec, FilesSampleSpec):
+        raise ConfigError(f"--sample {sample}: expected a sample that is made here, got one of files; nothing to do")
+    if isinstance(spec, SampleSpec):
+        from pipeline.generation.generate import generate as generate_sample
 
-    output = plan.paths.sample(sample)
-    model = plan.paths.model(plan.config.samples[sample].run)
-    generate_sample(plan.config, sample, model, plan.reference_parts(), output)
+        generate_sample(plan.config, sample, plan.paths.model(spec.run), plan.reference_parts(), output)
+    else:
+        from pipeline.generation.baselines import generate_untrained
+
+        generate_untrained(plan.config, sample, plan.reference_parts(), output)
     return output
 
 

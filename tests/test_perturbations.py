@@ -38,7 +38,7 @@ def dense(showers: RaggedShowers) -> np.ndarray:
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_conditions_stay_and_hits_stay_in_order(name, showers, generator) -> None:
-    made = PERTURBATIONS[name].apply(showers, generator)
+    made = PERTURBATIONS[name].apply(showers, generator, 0.1)
     np.testing.assert_array_equal(made.incident_energy, showers.incident_energy)
     assert made.mesh == showers.mesh and made.energy.dtype == np.float32 and (made.energy > 0).all()
     steps = np.diff(made.cell.astype(np.int64))[np.diff(made.shower_of_hit) == 0]
@@ -48,9 +48,9 @@ def test_conditions_stay_and_hits_stay_in_order(name, showers, generator) -> Non
 @pytest.mark.parametrize("name", [n for n, p in PERTURBATIONS.items() if p.per_shower and "layer" not in n])
 def test_per_shower_perturbations_may_come_block_by_block(name, showers) -> None:
     perturbation = PERTURBATIONS[name]
-    whole = perturbation.apply(showers, np.random.default_rng(1))
+    whole = perturbation.apply(showers, np.random.default_rng(1), 0.1)
     generator = np.random.default_rng(1)
-    blocks = [perturbation.apply(showers.take(rows), generator) for rows in np.array_split(np.arange(50), 3)]
+    blocks = [perturbation.apply(showers.take(rows), generator, 0.1) for rows in np.array_split(np.arange(50), 3)]
     np.testing.assert_array_equal(RaggedShowers.concatenate(blocks).energy, whole.energy)
 
 

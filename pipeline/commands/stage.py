@@ -22,9 +22,9 @@ STAGES = {
     "report": ("write the report page", ()),
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "dataset": {"help": "name of a data set"},
+    "dataset": {"help": "name of a data set, or of a sample's files"},
     "part": {"help": "name of a part (a raw file without its ending)"},
-    "sample": {"help": "name of a generated sample"},
+    "sample": {"help": "name of a sample that is made here"},
     "recipe": {"help": "name of a preprocessing recipe"},
     "run": {"help": "name of a run"},
     "slice": {"type": int, "help": "which slice of the training, from 1; default: the last"},
@@ -67,7 +67,7 @@ def _stage(options: argparse.Namespace) -> None:
 def _check_names(plan: Plan, given: dict[str, Any]) -> None:
     config = plan.config
     known: dict[str, Any] = {
-        "dataset": config.datasets,
+        "dataset": plan.files,
         "recipe": config.preprocessing,
         "run": config.runs,
         "sample": config.samples,

@@ -13,15 +13,16 @@ from pipeline.config.runs import (
     LayerEnergiesSpec,
     MaskedViTSpec,
     RunSpec,
-    SampleSpec,
     TrainingSpec,
 )
+from pipeline.config.samples import BaselineSampleSpec, FilesSampleSpec, PerturbedSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec, digest_of
 
 __all__ = [
     "BUILT_IN_DETECTORS",
     "LABELS",
     "AugmentSpec",
+    "BaselineSampleSpec",
     "ComputeSpec",
     "Config",
     "ConfigError",
@@ -30,13 +31,16 @@ __all__ = [
     "DiffusionSpec",
     "EvaluationSpec",
     "FiguresSpec",
+    "FilesSampleSpec",
     "HeadSpec",
     "LayerEnergiesSpec",
     "LayerSpec",
     "MaskedViTSpec",
     "MeshSpec",
+    "PerturbedSampleSpec",
     "RecipeSpec",
     "RunSpec",
+    "Sample",
     "SampleSpec",
     "SimulateSpec",
     "Spec",

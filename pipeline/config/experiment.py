@@ -13,7 +13,8 @@ from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.recipes import RecipeSpec
-from pipeline.config.runs import DiffusionSpec, Model, RunSpec, SampleSpec
+from pipeline.config.runs import DiffusionSpec, Model, RunSpec
+from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
@@ -35,7 +36,7 @@ class Config(Spec):
     splits: SplitSpec = SplitSpec()
     preprocessing: dict[str, RecipeSpec] = {}
     runs: dict[str, RunSpec] = {}
-    samples: dict[str, SampleSpec] = {}
+    samples: dict[str, Sample] = {}
     evaluation: EvaluationSpec | None = None
     figures: FiguresSpec = FiguresSpec()
     compute: ComputeSpec = ComputeSpec()
@@ -48,9 +49,26 @@ class Config(Spec):
 
     def raw_mesh(self, dataset: str) -> MeshSpec:
         """The mesh on which the data set's raw showers are stored."""
-        spec = self.datasets[dataset]
+        spec = self.dataset(dataset)
         simulated = spec.simulate.mesh if spec.simulate else None
         return spec.mesh or simulated or self.detector(spec.detector).mesh
+
+    def dataset(self, name: str) -> DatasetSpec:
+        """The data set of that name, or a sample's own files as one; what these leave out is the reference's."""
+        if name in self.datasets:
+            return self.datasets[name]
+        sample = self.samples[name]
+        assert isinstance(sample, FilesSampleSpec) and self.evaluation is not None  # guaranteed by validation
+        reference = self.datasets[self.evaluation.reference]
+        inherited = {"detector": reference.detector, "mesh": self.raw_mesh(self.evaluation.reference)}
+        angle = reference.angle_deg or (reference.simulate.angle_deg if reference.simulate else None)
+        inherited |= {"angle_deg": angle} if angle else {}
+        inherited |= {"particle": reference.particle} if "particle" in reference.model_fields_set else {}
+        return DatasetSpec.model_validate({**inherited, **sample.model_dump(exclude_unset=True)})
+
+    def file_samples(self) -> list[str]:
+        """Samples that are somebody's raw files: ingested as data sets are."""
+        return [name for name, sample in self.samples.items() if isinstance(sample, FilesSampleSpec)]
 
     def lineage(self, run: str) -> list[str]:
         """The run and the runs that it starts from, youngest first."""
@@ -102,6 +120,11 @@ class Config(Spec):
                 if name in ("reference", "floor", *self.head_runs())
             ]
             + [
+                f"samples.{name}: the name is taken by a data set; choose another"
+                for name in self.samples
+                if name in self.datasets
+            ]
+            + [
                 f"runs.{name}: the name is taken by the evaluation; choose another"
                 for name in self.head_runs()
                 if name in ("reference", "floor")
@@ -132,7 +155,11 @@ class Config(Spec):
             elif self._cycle(name):
                 errors.append(f"runs.{name}.start_from: expected a chain that ends, got a circle")
         for name, sample in self.samples.items():
-            if sample.run not in self.runs:
+            if isinstance(sample, FilesSampleSpec) and not sample.files:
+                errors.append(f"samples.{name}.files: expected a pattern of raw files, got none")
+            if isinstance(sample, FilesSampleSpec) and sample.detector not in ("", *known):
+                errors.append(_unknown(f"samples.{name}.detector", sample.detector, known))
+            if isinstance(sample, SampleSpec) and sample.run not in self.runs:
                 errors.append(_unknown(f"samples.{name}.run", sample.run, self.runs))
         if self.evaluation and self.evaluation.reference not in self.datasets:
             errors.append(_unknown("evaluation.reference", self.evaluation.reference, self.datasets))
@@ -202,6 +229,14 @@ class Config(Spec):
     def _sample_errors(self) -> list[str]:
         errors = []
         for name, sample in self.samples.items():
+            reference = self.datasets[self.evaluation.reference].detector if self.evaluation else ""
+            if isinstance(sample, FilesSampleSpec) and sample.detector not in ("", reference):
+                errors.append(
+                    f"samples.{name}.detector: expected that of evaluation.reference, '{reference}', "
+                    f"got '{sample.detector}'; compare it with its own detector's data"
+                )
+            if not isinstance(sample, SampleSpec):
+                continue
             if not isinstance(self.model_of(sample.run), DiffusionSpec) or self.runs[sample.run].head:
                 errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
             if self.evaluation and self.evaluation.reference not in self.runs[sample.run].data:
@@ -241,6 +276,8 @@ class Config(Spec):
         if content.get("evaluation"):
             content["evaluation"] |= {"showers": 8, "bootstrap": 5, "classifier_seeds": 1}
             content["evaluation"]["reference"] += "_smoke"
+        for sample in content.get("samples", {}).values():
+            sample |= {"first_file_only": True} if "files" in sample else {}
         return Config.model_validate(content)
 
 

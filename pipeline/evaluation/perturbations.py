@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from pipeline.calorimeter import RaggedShowers, Showers
 
-Perturb = Callable[[RaggedShowers, np.random.Generator], RaggedShowers]
+Perturb = Callable[[RaggedShowers, np.random.Generator, float], RaggedShowers]
+"""(showers, generator, threshold of the evaluation in MeV) -> the showers made wrong."""
+
 NEIGHBOURS = 20
 
 
@@ -96,19 +98,22 @@ class Perturbation:
     per_shower: bool = True
 
 
-def _quarter(showers: RaggedShowers, _: np.random.Generator) -> RaggedShowers:
+def _quarter(showers: RaggedShowers, _: np.random.Generator, __: float) -> RaggedShowers:
     return rotate_phi(showers, quarter_turn(showers.mesh.n_phi))
 
 
 PERTURBATIONS: dict[str, Perturbation] = {
     "rotated": Perturbation("rotated by a quarter turn", _quarter, invariant=True),
-    "reflected": Perturbation("reflected in phi", lambda s, _: reflect_phi(s), invariant=True),
-    "energy_1_percent": Perturbation("energy +1 %", lambda s, _: scale_energy(s, 1.01)),
-    "energy_5_percent": Perturbation("energy +5 %", lambda s, _: scale_energy(s, 1.05)),
-    "smeared_5_percent": Perturbation("cells smeared 5 %", lambda s, g: smear_cells(s, 0.05, g)),
-    "smeared_20_percent": Perturbation("cells smeared 20 %", lambda s, g: smear_cells(s, 0.2, g)),
-    "dropped_layer": Perturbation("layer dropped", lambda s, _: drop_layer(s, fullest_layer(s))),
-    "exchanged_cells": Perturbation("cells exchanged", lambda s, g: exchange_cells(s, NEIGHBOURS, g), per_shower=False),
+    "reflected": Perturbation("reflected in phi", lambda s, _, __: reflect_phi(s), invariant=True),
+    "energy_1_percent": Perturbation("energy +1 %", lambda s, _, __: scale_energy(s, 1.01)),
+    "energy_5_percent": Perturbation("energy +5 %", lambda s, _, __: scale_energy(s, 1.05)),
+    "smeared_5_percent": Perturbation("cells smeared 5 %", lambda s, g, _: smear_cells(s, 0.05, g)),
+    "smeared_20_percent": Perturbation("cells smeared 20 %", lambda s, g, _: smear_cells(s, 0.2, g)),
+    "raised_threshold": Perturbation("threshold doubled", lambda s, _, t: raise_threshold(s, 2 * t)),
+    "dropped_layer": Perturbation("layer dropped", lambda s, _, __: drop_layer(s, fullest_layer(s))),
+    "exchanged_cells": Perturbation(
+        "cells exchanged", lambda s, g, _: exchange_cells(s, NEIGHBOURS, g), per_shower=False
+    ),
 }
 
 

@@ -41,6 +41,8 @@ class GenerationError(RuntimeError):
 def generate(config: Config, sample_name: str, model: Path, parts: Sequence[Path], output: Path) -> None:
     """Write the showers of `samples.<sample_name>`."""
     spec = config.samples[sample_name]
+    if not isinstance(spec, SampleSpec):
+        raise GenerationError(f"samples.{sample_name}: expected a sample with the key run, got {type(spec).__name__}")
     if config.evaluation is None:
         raise GenerationError(
             f"samples.{sample_name}: expected an 'evaluation' section that names the conditions, got none"

@@ -1,10 +1,9 @@
-# Trained models applied to the held-out conditions: generated showers (raw files again) and predicted labels.
+# Samples at the held-out conditions (raw files again), from trained models or without any, and predicted labels.
 
 
 rule generate:
     input:
-        model=lambda w: PATHS.model(PLAN.config.samples[w.sample].run),
-        parts=PLAN.reference_parts(),
+        unpack(lambda w: PLAN.generate_inputs(w.sample)),
     output:
         f"{RESULTS}/generate/{{sample}}.h5",
     log:
