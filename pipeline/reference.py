@@ -58,7 +58,7 @@ def _keys() -> Iterator[tuple[str, str, str, str]]:
 def _properties(schema: dict[str, Any], root: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     required = set(schema.get("required", ()))
     for name, entry in schema.get("properties", {}).items():
-        if name == "version" or name.endswith("_version"):
+        if name == "version" or name.endswith("_version") or entry.get("type") == "null":
             continue
         key = f"{prefix}{name}"
         target, kind = _resolved(entry, root)

@@ -172,7 +172,7 @@ def evaluate(plan: Plan, subject: str, threads: int = 1) -> Path:
         predictions = plan.paths.prediction(subject)
         evaluate_predictions(plan.config, subject, predictions, plan.reference_parts(), output, threads)
     else:
-        part = plan.paths.sample_part(subject) if subject in plan.config.samples else None
+        part = plan.sample_parts(subject) if subject in plan.config.samples else None
         evaluate_sample(plan.config, subject, plan.reference_parts(), part, output, threads)
     return output
 

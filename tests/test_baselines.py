@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.calorimeter import RaggedShowers, Showers
 from pipeline.config import BUILT_IN_DETECTORS, BaselineSampleSpec, PerturbedSampleSpec, SimulateSpec
+from pipeline.evaluation.baselines import PREDICTIVE, PREDICTORS, BoostedFeatures, shape_features
 from pipeline.evaluation.observables import observe
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.generation.baselines import independent_cells, nearest_energy, nearest_rows, perturbed
@@ -80,3 +81,30 @@ def test_a_perturbed_sample_is_cut_at_the_threshold(make_showers: Callable[..., 
     blocks = list(perturbed(showers, PerturbedSampleSpec(perturbed="raised_threshold"), 0.1))
     assert [len(block) for block in blocks] == [50, 20]
     assert min(block.energy[block.energy > 0].min() for block in blocks) >= 0.2
+
+
+# ------------------------------------------------------------------------------------ predictors
+
+
+@pytest.mark.parametrize(
+    ("name", "worst"), [("calibrated_cell_sum", 0.14), ("hit_count", 0.2), ("boosted_features", 0.15)]
+)
+def test_predictors_find_the_energy_and_know_their_spread(name, worst, training, asked) -> None:
+    known, wanted = observe(training, PREDICTIVE), observe(asked, PREDICTIVE)
+    energy, sigma = PREDICTORS[name](known, wanted)
+    away = energy / asked.incident_energy - 1
+    assert away.std() < worst and abs(away.mean()) < 0.05
+    assert ((energy - asked.incident_energy) / sigma).std() == pytest.approx(1, abs=0.35)
+
+
+def test_no_feature_reads_the_label(training) -> None:
+    other = {**observe(training, PREDICTIVE), "incident_energy": np.ones(len(training))}
+    np.testing.assert_array_equal(shape_features(observe(training, PREDICTIVE)), shape_features(other))
+
+
+def test_boosted_features_can_predict_an_angle_from_lean(training) -> None:
+    features = shape_features(observe(training, PREDICTIVE))
+    target = features[:, 0] + 0.1 * features[:, 1]
+    fitted = BoostedFeatures.fit(features[:300], target[:300])
+    assert np.std(fitted.predict(features[300:]) - target[300:]) < 0.5 * np.std(target)
+    assert fitted.spread < 0.5 * np.std(target)

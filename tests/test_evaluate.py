@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import Config
+from pipeline.data.store import shower_hashes
 from pipeline.data.stream import InMemory, ShowerStream
 from pipeline.evaluation import evaluate as module
 from pipeline.evaluation.comparisons import COMPARISONS, ROW_KEYS, same_conditions, selection_name
@@ -56,6 +57,14 @@ class ToyPart:
 
     def read(self, rows: slice = slice(None)) -> RaggedShowers:
         return InMemory(self.known[self.name]).read(rows)
+
+    @property
+    def n_showers(self) -> int:
+        return len(self.known[self.name])
+
+    @property
+    def shower_hash(self) -> np.ndarray:
+        return shower_hashes(self.known[self.name])
 
     def __getattr__(self, name: str):
         return getattr(self.known[self.name], name)
@@ -117,7 +126,7 @@ def parts() -> Iterator[None]:
 def evaluations(config, parts, tmp_path_factory) -> list:
     paths = {name: tmp_path_factory.mktemp("evaluate") / f"{name}.json" for name in ("floor", "good", "null")}
     for name, path in paths.items():
-        evaluate(config, name, [], None if name == "floor" else name, path)
+        evaluate(config, name, [], None if name == "floor" else [name], path)
     return list(paths.values())
 
 
@@ -138,7 +147,7 @@ def test_all_comparisons_have_their_rows(evaluations) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(config, evaluations, parts, tmp_path) -> None:
-    evaluate(config, "good", [], "good", tmp_path / "again.json")
+    evaluate(config, "good", [], ["good"], tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == evaluations[1].read_bytes()
 
 

@@ -166,6 +166,21 @@ def test_a_changed_simulation_costs_everything_below_it(workspace: Workspace) ->
     )
 
 
+def test_somebodys_files_are_a_sample_like_any_other(workspace: Workspace, tmp_path: Path) -> None:
+    add_file(workspace, name="peer")
+    peer = tmp_path / "peer.h5"
+    shutil.move(workspace.folder / "data" / "raw" / "test_siw" / "peer.h5", peer)
+    sample = {"files": str(tmp_path / "*.h5"), "format": "calochallenge"}
+    workspace.configure({**CONTENT, "samples": {**CONTENT["samples"], "peer": sample}})
+    jobs = workspace.jobs()
+    assert set(jobs) == {"ingest", "evaluate", "metrics", "figures", "report"}
+    assert jobs["ingest"] == jobs["evaluate"] == 1
+    workspace.snakemake("results/test/evaluate/peer.json")
+    content = json.loads((workspace.folder / "results" / "test" / "evaluate" / "peer.json").read_text())
+    assert {row["sample"] for row in content["rows"]} == {"peer", "floor_of_peer"}
+    assert all(row["n"] <= 40 for row in content["rows"] if row["observable"] != "cell_energy")
+
+
 def test_a_changed_evaluation_costs_the_evaluation_and_below(workspace: Workspace) -> None:
     workspace.configure({**CONTENT, "evaluation": {**CONTENT["evaluation"], "bins": 8}})
     assert set(workspace.jobs()) == {"evaluate", "metrics", "figures", "report"}

@@ -55,6 +55,9 @@ ROW_KEYS = (
 )
 
 
+_FLOOR_OF = "floor_of_"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One line of the table: `observable` names the row, `column` the measured array behind it."""
@@ -92,6 +95,16 @@ COMPARISONS: tuple[Comparison, ...] = (
 def selection_name(low_mev: float, high_mev: float) -> str:
     """How a row names its energy bin: `energy_mev:[1000,1587]`."""
     return f"energy_mev:[{low_mev:.0f},{high_mev:.0f}]"
+
+
+def own_floor(sample: str) -> str:
+    """The name of the floor's rows at the number and energies of one sample, where these are not the reference's."""
+    return f"{_FLOOR_OF}{sample}"
+
+
+def is_own_floor(sample: str) -> bool:
+    """Whether rows of that name are a sample's own floor."""
+    return sample.startswith(_FLOOR_OF)
 
 
 def finite(value: float) -> float | None:

@@ -9,6 +9,7 @@ It draws nothing and fills no floor (`summary.collect`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,15 @@ from pipeline.config import Config, EvaluationSpec
 from pipeline.data.compute import Workers, client_for
 from pipeline.data.store import Part
 from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
-from pipeline.evaluation.baselines import CalibratedCellSum
-from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, selection_name
+from pipeline.evaluation.baselines import BASELINE, MOST_TRAINING_SHOWERS, PREDICTIVE, PREDICTORS
+from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, own_floor, selection_name
+from pipeline.evaluation.conditions import Ground, common_ground, copies, sample_stream
 from pipeline.evaluation.metrics import bootstrap_error, generator_for
-from pipeline.evaluation.observables import ONE_THREAD, observables, observe, visible_energy
+from pipeline.evaluation.observables import ONE_THREAD, observables, observe
 from pipeline.evaluation.response import energy_bins, energy_edges, response
 from pipeline.evaluation.tables import figure_tables, image_tables, plain
 from pipeline.provenance import read_json, write_json
 
-BASELINE = "calibrated_cell_sum"
-_CELL_SUM = {"visible_energy": visible_energy}
 PREDICTION_COLUMNS = ("incident_energy", "predicted", "sigma")
 
 Array = NDArray[np.float64]
@@ -43,40 +43,51 @@ def evaluate(
     config: Config,
     sample: str,
     reference_parts: Sequence[Path],
-    sample_part: Path | None,
+    sample_parts: Sequence[Path] | None,
     output: Path,
     threads: int = 1,
 ) -> None:
-    """Evaluate a sample's part against the reference; `sample_part` None is the floor, the other Geant4 half.
+    """Evaluate a sample's parts against the reference; `sample_parts` None is the floor, the other Geant4 half.
 
-    Raises `EvaluationError` when the sample cannot be brought to the evaluation's mesh or is empty.
+    A sample with other showers than the reference's, in number or energies, brings rows of its own floor with it.
+    Raises `EvaluationError` when the sample cannot be brought to the evaluation's mesh or is empty, and
+    `ConditionsError` when it has no energies in common with the reference.
     """
     spec = evaluation_of(config)
     parts = [Part.open(path) for path in reference_parts]
     reference = comparable(held_out_stream(parts, config.splits, "reference", spec.showers), config, "the reference")
-    if sample_part is None:
-        showers = comparable(held_out_stream(parts, config.splits, "floor", spec.showers), config, "the floor")
-    else:
-        showers = comparable(ShowerStream.of(Part.open(sample_part)), config, str(sample_part))
+    floor = comparable(held_out_stream(parts, config.splits, "floor", spec.showers), config, "the floor")
+    ground = Ground(reference, floor)
+    if sample_parts is not None:
+        opened, where = [Part.open(path) for path in sample_parts], str(sample_parts[0])
+        ground = common_ground(reference, comparable(sample_stream(opened), config, where), where)
+        ground = replace(ground, notes=(*ground.notes, *copies(opened)))
     with client_for(config.compute, threads) as workers:
-        rows, tables = comparison(reference, showers, spec, config.seed, workers)
+        rows, tables = comparison(ground, spec, config.seed, workers, whole=reference)
+        made = [complete(row, config, sample) for row in rows]
+        if len(ground.reference) != len(reference):
+            own = common_ground(ground.reference, floor, "the floor")
+            rows, _ = comparison(own, spec, config.seed, workers, whole=reference)
+            made += [complete(row, config, own_floor(sample)) for row in rows]
     tables |= {"kind": "sample", "sample": sample, "reference": spec.reference}
-    write_json(output, {"rows": [complete(row, config, sample) for row in rows], "tables": tables})
+    write_json(output, {"rows": made, "tables": tables | {"notes": ground.notes, "differs": ground.differs}})
 
 
 def comparison(
-    reference: ShowerStream, sample: ShowerStream, spec: EvaluationSpec, seed: int, workers: Workers = ONE_THREAD
+    ground: Ground, spec: EvaluationSpec, seed: int, workers: Workers = ONE_THREAD, whole: ShowerStream | None = None
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows and figure tables of showers that are already on the evaluation's mesh and cut.
 
     Every shower is measured, block by block; what needs cells sees the first `classifier_showers` of each side.
+    Figures show the `whole` reference, whose bins all samples share.
     """
     narrow = observables(spec.convention, wide=False)
-    ours, theirs = (observe(side, narrow, workers) for side in (reference, sample))
+    ours, theirs = (observe(side, narrow, workers) for side in (ground.reference, ground.sample))
     rows = compare(ours, theirs, spec, seed)
-    tables = figure_tables(ours, theirs, reference.mesh, spec.threshold_mev, spec.energy_bins)
-    tables["images"] = image_tables(reference, sample)
-    cells = [side.first(spec.classifier_showers).read() for side in (reference, sample)]
+    drawn = ours if whole is None or whole is ground.reference else observe(whole, narrow, workers)
+    tables = figure_tables(drawn, theirs, ground.reference.mesh, spec.threshold_mev, spec.energy_bins)
+    tables["images"] = image_tables(whole or ground.reference, ground.sample)
+    cells = [side.first(spec.classifier_showers).read() for side in (ground.reference, ground.sample)]
     features = [observe(side, observables(spec.convention), workers) for side in cells]
     return rows + classifier_rows(cells[0], cells[1], features[0], features[1], spec, seed), tables
 
@@ -124,7 +135,7 @@ def complete(row: Row, config: Config, sample: str) -> Row:
 def evaluate_predictions(
     config: Config, run: str, predictions: Path, parts: Sequence[Path], output: Path, threads: int = 1
 ) -> None:
-    """Evaluate a head's incident energies beside the calibrated cell sum, fitted on the training split.
+    """Evaluate a head's incident energies beside those of `PREDICTORS`, fitted on the training split.
 
     Raises `EvaluationError` when the predictions are not those of the reference's showers.
     """
@@ -140,11 +151,12 @@ def evaluate_predictions(
         )
     training = comparable(training_stream(opened, config.splits, "train"), config, "the training split")
     with client_for(config.compute, threads) as workers:
-        seen, held = (observe(side, _CELL_SUM, workers)["visible_energy"] for side in (training, reference))
-    cell_sum = CalibratedCellSum.fit(seen, training.incident_energy).predict(held)
+        limited = training.first(MOST_TRAINING_SHOWERS)
+        known, asked = (observe(side, PREDICTIVE, workers) for side in (limited, reference))
     rows, curves = [], {}
     edges = energy_edges(truth, spec.energy_bins)
-    for name, (energy, sigma) in {run: (columns["predicted"], columns["sigma"]), BASELINE: cell_sum}.items():
+    predictions_of = {name: predict(known, asked) for name, predict in PREDICTORS.items()}
+    for name, (energy, sigma) in {run: (columns["predicted"], columns["sigma"]), **predictions_of}.items():
         made = prediction_rows(truth, energy, sigma, edges, spec, config.seed)
         rows += [complete(row, config, name) for row in made]
         curves[name] = prediction_curve(truth, energy, sigma, edges)

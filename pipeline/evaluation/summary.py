@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.evaluation.comparisons import Row
+from pipeline.evaluation.comparisons import Row, is_own_floor, own_floor
 from pipeline.evaluation.metrics import PERFECT
 from pipeline.provenance import ProvenanceError, read_json
 
@@ -43,13 +43,19 @@ SUMMARY: tuple[tuple[str, str, str, str], ...] = (
 
 
 def collect(config: Config, evaluations: Sequence[Path]) -> list[Row]:
-    """All rows, the floor's value beside each row of the same selection, observable and metric; sorted."""
+    """All rows, the floor's value beside each row of the same selection, observable and metric; sorted.
+
+    The floor is the sample's own where it has one, else the experiment's.
+    """
     rows = [dict(row) for path in evaluations for row in read_json(path)["rows"]]
     rows = list({_place(row): row for row in rows}.values())
-    floors = {_what(row): row["value"] for row in rows if row["sample"] == FLOOR}
+    floors = {(row["sample"], *_what(row)): row["value"] for row in rows}
     order = {name: i for i, name in enumerate([FLOOR, *config.samples])}
     return sorted(
-        ({**row, "floor": floors.get(_what(row))} for row in rows),
+        (
+            {**row, "floor": floors.get((own_floor(row["sample"]), *_what(row)), floors.get((FLOOR, *_what(row))))}
+            for row in rows
+        ),
         key=lambda row: (order.get(row["sample"], len(order)), *_place(row)),
     )
 
@@ -78,12 +84,13 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Samples x observables over all energies: value, error, floor, sigma above the floor."""
     chosen = {(row["sample"], *_what(row)): row for row in rows if row["selection"] == "all"}
     compared = {row["sample"] for row in rows if row["observable"] != "incident_energy"}
-    samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared]
+    samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared and not is_own_floor(s)]
     lines = []
     for group, observable, metric, label in SUMMARY:
-        floor = chosen.get((FLOOR, observable, metric, "all"), {})
+        common = chosen.get((FLOOR, observable, metric, "all"), {})
         cells = {}
         for sample in samples:
+            floor = chosen.get((own_floor(sample), observable, metric, "all"), common)
             row = chosen.get((sample, observable, metric, "all"))
             if row is not None:
                 sigma = significance(
@@ -112,7 +119,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Everything the figures draw: evaluations by sample (floor first), predictions, training rows, summary."""
     contents = [read_json(path)["tables"] for path in evaluations]
-    samples = {t["sample"]: t for t in contents if t["kind"] == "sample"}
+    samples = {t["sample"]: t for t in contents if t["kind"] == "sample" and not t.get("differs")}
     names = [name for name in [FLOOR, *config.samples] if name in samples]
     names += sorted(set(samples) - set(names))
     return {

@@ -6,7 +6,7 @@ In: the mapping of tables made by the evaluation; out: a figure and the numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ Drawn = tuple[Figure, dict[str, Any]]
 
 _GEV = 1e3
 _BASELINE = Look("#6b7280", "--", "s")
+_OTHERS = (Look("#9aa1ad", ":", "v"), Look("#009e73", "-.", "^"))
 _PANELS_A_ROW = 3
 
 
@@ -74,7 +75,13 @@ def energy_prediction(tables: Tables) -> Drawn:
     for (left, right), (run, table) in zip(axes, data.items(), strict=True):
         head, baseline = table["curves"][run], table["curves"][table["baseline"]]
         _ratio_panel(left, run, head, baseline, styles[run])
-        _spread_panel(right, run, head, baseline, styles[run])
+        others = [name for name in table["curves"] if name not in (run, table["baseline"])]
+        _spread_panel(
+            right,
+            [(baseline, _BASELINE, shown(table["baseline"]))]
+            + [(table["curves"][name], look, shown(name)) for name, look in zip(others, _OTHERS, strict=False)]
+            + [(head, styles[run], shown(run))],
+        )
         heading(left, "Predicted energy", "")
         heading(right, "Spread of the prediction", f"{table['reference']}, {table['n']} test showers")
     return figure, data
@@ -104,8 +111,9 @@ def _ratio_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping[
     _energy_axis(ax)
 
 
-def _spread_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping[str, Any], look: Look) -> None:
-    for curve, style, name in ((baseline, _BASELINE, "calibrated cell sum"), (head, look, shown(run))):
+def _spread_panel(ax: Axes, curves: Sequence[tuple[Mapping[str, Any], Look, str]]) -> None:
+    """The spread of every prediction; the last is the head, with its own mean uncertainty."""
+    for curve, style, name in curves:
         energy, spread, error = (
             np.array([b[k] for b in curve["bins"]]) for k in ("energy_mev", "resolution", "resolution_error")
         )
@@ -118,6 +126,7 @@ def _spread_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping
             **style.point_style() | {"markersize": 5.5},
             label=name,
         )
+    head, look, name = curves[-1]
     sigma, low, high = (np.array([b[k] for b in head["bins"]]) for k in ("mean_sigma", "low_mev", "high_mev"))
     ax.hlines(
         100 * sigma,
@@ -125,10 +134,10 @@ def _spread_panel(ax: Axes, run: str, head: Mapping[str, Any], baseline: Mapping
         high / _GEV,
         color=look.colour,
         linestyle=":",
-        label=f"{shown(run)}: its own mean $\\sigma$",
+        label=f"{name}: its own mean $\\sigma$",
     )
     ax.set_xscale("log")
-    ax.set_ylim(0, 1.35 * 100 * max(b["resolution"] for b in [*head["bins"], *baseline["bins"]]))
+    ax.set_ylim(0, 1.35 * 100 * max(b["resolution"] for curve, _, _ in curves for b in curve["bins"]))
     ax.set_ylabel("$\\sigma$(predicted $-$ true) / true [%]")
     ax.legend(loc="upper right")
     _energy_axis(ax)
