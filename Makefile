@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow bench-simulate bench-data check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm bench-simulate bench-data check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -34,6 +34,9 @@ test: env
 
 test-slow: env
 	pytest -m slow -n 2 --dist loadfile
+
+test-slurm: env
+	pytest -m slurm tests/slurm
 
 bench-simulate: env
 	python benchmarks/simulate.py
