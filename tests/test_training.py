@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pipeline.training.adaptation import AdaptationError, architecture_from, sta
 from pipeline.training.checkpoint import CheckpointError, load_model
 from pipeline.training.datasets import training_loader
 from pipeline.training.fitting import fit_buffers
+from pipeline.training.interruption import TrainingInterrupted
 from pipeline.training.objectives import LOSSES, gaussian_nll, hit_nll, log_uniform, masked_error, total
 from pipeline.training.request import TrainingError, TrainRequest, architecture_of, fitted_transforms
 from pipeline.training.trainer import learning_rate, train
@@ -118,6 +121,27 @@ def test_a_killed_training_goes_on_to_the_same_bytes(toy, generator, tmp_path, m
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(trainer, "step", step)
         train(request)
+    train(request)
+    assert outputs(request) == outputs(generator)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_training_asked_to_stop_leaves_a_checkpoint(toy, generator, tmp_path, monkeypatch, number):
+    request, real, steps = toy.request("generator", tmp_path), trainer.step, []
+
+    def step(request, state, loader, end):
+        steps.append(state.samples)
+        if len(steps) == 5:
+            os.kill(os.getpid(), number)
+        return real(request, state, loader, end)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "step", step)
+        with pytest.raises(TrainingInterrupted, match=rf"stopped by {number.name} after \d+ showers, with a checkpoint"):
+            train(request)
+    assert len(steps) == 5
+    assert int(max(request.folder.rglob("*.pt")).stem) == 5 * request.spec.training.batch_size
+    assert signal.getsignal(number) is not None
     train(request)
     assert outputs(request) == outputs(generator)
 

@@ -37,6 +37,7 @@ from pipeline.training.checkpoint import (
 from pipeline.training.datasets import training_loader, validation_loader
 from pipeline.training.determinism import device_of, reproducible, seeded
 from pipeline.training.fitting import fit_buffers
+from pipeline.training.interruption import TrainingInterrupted, interruptible
 from pipeline.training.loading import Batches
 from pipeline.training.objectives import LOSSES, Terms, is_finite, total
 from pipeline.training.prefetch import Prefetcher
@@ -144,6 +145,7 @@ def run_loop(
     with (
         Prefetcher(loader, state.samples, request.stop_at, spec.batch_size, pinned=pinned) as batches,
         progress_bar(request.run, end, state.samples) as advance,
+        interruptible() as asked_to_stop,
         open(metrics, "a") as rows,
     ):
         while state.samples < request.stop_at:
@@ -156,8 +158,14 @@ def run_loop(
             if validation and (_due(spec.validate_every, before, state.samples) or state.samples == end):
                 new.append({"samples": state.samples, "split": "validation", **validate(state, validation, spec)})
             _append(rows, state, new)
-            if _due(spec.checkpoint_every, before, state.samples) or state.samples == request.stop_at:
+            interrupted = asked_to_stop() if state.samples < request.stop_at else ""
+            if interrupted or _due(spec.checkpoint_every, before, state.samples) or state.samples == request.stop_at:
                 save_checkpoint(checkpoints, state.samples, state.content())
+            if interrupted:
+                raise TrainingInterrupted(
+                    f"runs.{request.run}: stopped by {interrupted} after {state.samples} showers, with a checkpoint; "
+                    "the same command goes on from there"
+                )
 
 
 def step(request: TrainRequest, state: State, batches: Prefetcher, end: int) -> dict[str, float]:
