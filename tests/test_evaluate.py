@@ -23,6 +23,8 @@ from pipeline.evaluation.evaluate import (
     evaluate_predictions,
     prediction_columns,
 )
+from pipeline.evaluation.multivariate import FEATURE_METRICS
+from pipeline.evaluation.neighbours import NAMES
 from pipeline.evaluation.summary import SUMMARY, collect, gather, significance, summarise
 from pipeline.evaluation.tables import image_rows, side_view
 from pipeline.provenance import read_json, write_json
@@ -140,6 +142,7 @@ def test_every_row_is_complete(evaluations) -> None:
 def test_all_comparisons_have_their_rows(evaluations) -> None:
     rows = {(r["observable"], r["metric"], r["selection"]) for r in read_json(evaluations[1])["rows"]}
     wanted = {(c.observable, m, "all") for c in COMPARISONS for m in c.metrics}
+    wanted |= {("features", m, "all") for m in FEATURE_METRICS} | {("cells", m, "all") for m in NAMES}
     wanted |= {("classifier", m, "all") for m in ("auc_small_cells", "auc_small_features")}
     assert wanted <= rows
     assert len([r for r in rows if r[0] == "energy_response" and r[1] == "separation_power"]) == 4
@@ -165,6 +168,22 @@ def test_collect_fills_every_floor_and_sorts(config, evaluations) -> None:
     assert all(row["floor"] is not None for row in rows)
     assert list(dict.fromkeys(row["sample"] for row in rows)) == ["floor", "good", "null"]
     assert rows == collect(config, [*reversed(evaluations), evaluations[0]])
+
+
+def test_rows_say_how_far_above_the_floor_they_are(config, evaluations) -> None:
+    rows = collect(config, evaluations)
+    known = [row for row in rows if row["sample"] != "floor" and row["value"] is not None and row["error"]]
+    assert len(known) > 50 and all(isinstance(row["sigma"], float) for row in known)
+    assert all(row["sigma"] is None for row in rows if row["sample"] == "floor")
+    loud = {row["metric"]: row for row in rows if row["sample"] == "null" and row["observable"] == "energy_response"}
+    assert loud["wasserstein"]["sigma"] > 5
+
+
+def test_only_the_metrics_and_classifiers_asked_for(config, parts, tmp_path) -> None:
+    spec = config.evaluation.model_copy(update={"metrics": ("wasserstein", "kpd"), "classifiers": ("small_features",)})
+    evaluate(config.model_copy(update={"evaluation": spec}), "good", [], "good", tmp_path / "few.json")
+    metrics = {row["metric"] for row in read_json(tmp_path / "few.json")["rows"]}
+    assert metrics == {"wasserstein", "kpd", "auc_small_features"}
 
 
 def test_summary_counts_sigma_from_the_floor(config, evaluations) -> None:

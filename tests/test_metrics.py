@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.baselines import CalibratedCellSum
-from pipeline.evaluation.classifier import auc_error, score_cells, score_features, small_auc
+from pipeline.evaluation.classifier import auc_error, fold_of, held_out_auc, score_cells, score_features
 from pipeline.evaluation.metrics import (
     bin_codes,
     bootstrap_error,
@@ -15,6 +17,7 @@ from pipeline.evaluation.metrics import (
     expected_separation,
     generator_for,
     mean_ratio,
+    perfect_value,
     profile_l1,
     quantile_edges,
     quantile_groups,
@@ -170,7 +173,7 @@ def test_calibrated_cell_sum_needs_showers() -> None:
 def test_classifiers_see_a_shift_and_nothing_in_equals(scorer) -> None:
     rng = np.random.default_rng(10)
     a, b = (rng.normal(size=(200, 5)).astype(np.float32) for _ in range(2))
-    equal, shifted = small_auc(a, b, scorer, 1, 1), small_auc(a, b + 1, scorer, 1, 1)
+    equal, shifted = held_out_auc(a, b, scorer, 1, 1), held_out_auc(a, b + 1, scorer, 1, 1)
     assert equal is not None and shifted is not None
     assert abs(equal.value - 0.5) < 4 * equal.error
     assert shifted.value > 0.85
@@ -179,20 +182,48 @@ def test_classifiers_see_a_shift_and_nothing_in_equals(scorer) -> None:
 def test_classifier_repeats_itself() -> None:
     rng = np.random.default_rng(11)
     a, b = (rng.normal(size=(60, 4)).astype(np.float32) for _ in range(2))
-    assert small_auc(a, b, score_cells, 2, 3) == small_auc(a, b, score_cells, 2, 3)
+    assert held_out_auc(a, b, score_cells, 2, 3) == held_out_auc(a, b, score_cells, 2, 3)
 
 
 def test_a_shared_condition_gives_no_label_away() -> None:
     condition = np.arange(100, dtype=np.float32)[:, None]
-    auc = small_auc(condition, condition.copy(), score_features, 2, 1)
+    auc = held_out_auc(condition, condition.copy(), score_features, 2, 1)
     assert auc is not None and auc.value == pytest.approx(0.5, abs=0.01)
 
 
 def test_too_few_showers_have_no_auc() -> None:
-    assert small_auc(np.zeros((5, 2), np.float32), np.ones((5, 2), np.float32), score_cells, 1, 1) is None
+    assert held_out_auc(np.zeros((5, 2), np.float32), np.ones((5, 2), np.float32), score_cells, 1, 1) is None
 
 
 def test_auc_error_of_a_blind_classifier() -> None:
     rng = np.random.default_rng(12)
     values = [roc_auc_score(np.repeat([0, 1], 50), rng.normal(size=100)) for _ in range(500)]
     assert auc_error(0.5, 50, 50) == pytest.approx(np.std(values), rel=0.1)
+
+
+@pytest.mark.parametrize("n", [10, 63])
+def test_test_fifths_are_disjoint_and_pairs_stay_together(n) -> None:
+    folds = [fold_of(n, training, 1) for training in range(5)]
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(2 * n))
+    for fold in folds:
+        parts = [set(rows % n) for rows in (fold.fit, fold.choose, fold.test)]
+        assert sum(map(len, parts)) == n and not (parts[0] & parts[2] or parts[1] & parts[2])
+        assert all(len(rows) == 2 * len(set(rows % n)) for rows in (fold.fit, fold.choose, fold.test))
+
+
+def test_a_cell_classifier_makes_few_rows_dense_at_a_time(monkeypatch) -> None:
+    class Watched:
+        shape = (200, 50)
+        seen: ClassVar[list[int]] = []
+
+        def __getitem__(self, rows):
+            self.seen.append(len(rows))
+            return np.random.default_rng(rows[0] if len(rows) else 0).normal(size=(len(rows), 50)).astype(np.float32)
+
+    monkeypatch.setattr("pipeline.evaluation.classifier.DENSE_NUMBERS", 64 * 50)
+    assert held_out_auc(Watched(), Watched(), score_cells, 1, 1) is not None
+    assert max(Watched.seen) <= 64
+
+
+def test_perfect_values() -> None:
+    assert [perfect_value(m) for m in ("auc_low_5_epochs", "mean_ratio", "coverage", "fpd")] == [0.5, 1, 1, 0]

@@ -26,6 +26,20 @@ Figure = Literal[
     "training_curves",
 ]
 
+Metric = Literal[
+    "mean_ratio",
+    "spread_ratio",
+    "separation_power",
+    "wasserstein",
+    "l1",
+    "distance",
+    "sliced_wasserstein",
+    "fpd",
+    "kpd",
+    "prdc",
+]
+Classifier = Literal["small_cells", "small_features", "low", "high", "cnn"]
+
 
 class EvaluationSpec(Spec):
     """Compares every sample with the reference data set's test split, beside the Geant4 floor.
@@ -41,11 +55,22 @@ class EvaluationSpec(Spec):
     energy_bins: PositiveInt = Field(3, description="bins equal in log E_inc")
     bins: PositiveInt = Field(10, description="quantile bins of a separation power")
     bootstrap: PositiveInt = Field(50, description="replicas behind an error")
-    classifier_seeds: PositiveInt = 3
+    metrics: tuple[Metric, ...] = Field(get_args(Metric), description="which distances are measured")
+    feature_showers: PositiveInt = Field(
+        50000, description="showers of each side that metrics of feature vectors see, at most"
+    )
+    projections: PositiveInt = Field(128, description="random directions of a sliced Wasserstein distance")
+    neighbour_showers: PositiveInt = Field(1000, description="showers of each side that precision and recall see")
+    classifiers: tuple[Classifier, ...] = Field(
+        ("small_cells", "small_features"),
+        description="which classifiers are trained; low, high and cnn are the CaloChallenge's and want a GPU",
+    )
+    classifier_seeds: PositiveInt = Field(3, description="trainings of each classifier, each with its own test fifth")
+    classifier_epochs: PositiveInt = Field(50, description="epochs of low, high and cnn; the CaloChallenge's are 50")
     classifier_showers: PositiveInt = Field(
         10000, description="showers of each side that metrics of cells see, at most"
     )
-    version: int = 2
+    version: int = 3
 
 
 class FiguresSpec(Spec):

@@ -1,64 +1,139 @@
-"""Two small classifiers that try to tell a sample from the reference; named small, for they are no CaloChallenge DNNs.
+"""Classifiers that try to tell a sample from the reference: trained in turn on four fifths, tested on the fifth.
 
-In: cell energies (n, cells) or features (n, k) of both sides, one row per shower; out: the area under the ROC
-curve on held-out showers, .5 when the sides cannot be told apart. `auc_small_cells`: a perceptron (128, 64) on
-ln(1 + E/threshold) of every cell and ln E_inc; `auc_small_features`: boosted trees on high-level features.
-Split 60/20/20 into training, choice of the best epoch or tree count, and test. Row i of both sides falls into the
-same part, because the sides may share their conditions and a shared E_inc must not give the label away.
-Single-threaded and seeded. Source of the idea: CaloChallenge, arXiv:2410.21611 section 4.
+In: features of both sides, one row per shower (`Rows`); out: the area under the ROC curve on held-out showers, .5
+when the sides cannot be told apart, with its error. `auc_small_cells`: a perceptron (128, 64) on ln(1 + E/threshold)
+of every cell and ln E_inc; `auc_small_features`: boosted trees on high-level features. They are named small, for they
+are no CaloChallenge networks (`challenge_networks`).
+Split 60/20/20 into training, choice of the best epoch or tree count, and test; the test fifths of five trainings are
+disjoint. Row i of both sides falls into the same part, because the sides may share their conditions and a shared
+E_inc must not give the label away. Single-threaded and seeded. Source: CaloChallenge, arXiv:2410.21611 section 4.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from pipeline.calorimeter import RaggedShowers
+from pipeline.evaluation.cells import Features, Rows
+from pipeline.evaluation.distances import Estimate
 from pipeline.evaluation.observables import Table
 
-Features = NDArray[np.float32]
-Part = tuple[Features, NDArray[np.int64]]
-Scorer = Callable[[Part, Part, Features, int], NDArray[np.float64]]
+Labels = NDArray[np.int64]
 
 MIN_SHOWERS = 10
+FOLDS = 5
+CORRELATION = 0.25  # of the AUCs of two trainings: test / (test + fit) showers
+DENSE_NUMBERS = 2**24  # features made dense at a time: 64 MB
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Showers of both sides under one numbering: 0 to n - 1 the reference, label 0, then n of the sample, label 1."""
+
+    reference: Rows
+    sample: Rows
+
+    @property
+    def n(self) -> int:
+        """Showers of each side; the longer one is cut."""
+        return min(self.reference.shape[0], self.sample.shape[0])
+
+    def features(self, rows: NDArray[np.integer]) -> Features:
+        """The dense features of rows of the common numbering."""
+        both = np.empty((len(rows), self.reference.shape[1]), dtype=np.float32)
+        second = rows >= self.n
+        both[~second], both[second] = self.reference[rows[~second]], self.sample[rows[second] - self.n]
+        return both
+
+    def labels(self, rows: NDArray[np.integer]) -> Labels:
+        """0 for the reference, 1 for the sample."""
+        return (rows >= self.n).astype(np.int64)
+
+    def blocks(self, rows: NDArray[np.integer]) -> Iterator[NDArray[np.integer]]:
+        """The rows in blocks whose dense features fit into 64 MB."""
+        size = max(DENSE_NUMBERS // self.reference.shape[1], 64)
+        return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows (of `Sides`) to train on, to choose with, and to test with."""
+
+    fit: NDArray[np.intp]
+    choose: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of the test rows, higher where the sample is likelier; the Jensen-Shannon divergence where known."""
+
+    scores: NDArray[np.float64]
+    jsd: float | None = None
+
+
+Scorer = Callable[[Sides, Fold, int], Scored]
 
 
 @dataclass(frozen=True)
 class Auc:
-    """Mean test AUC over trainings, and its error: the larger of their spread and of one test set's own error."""
+    """Mean test AUC over trainings and its error; the same of the Jensen-Shannon divergence where scores give one."""
 
     value: float
     error: float
     n_test: int
     trainings: int
+    jsd: Estimate | None = None
 
 
-def small_auc(reference: Features, sample: Features, scorer: Scorer, trainings: int, seed: int) -> Auc | None:
-    """Train `trainings` times, each with its own split and start; None below 10 showers a side."""
-    n = min(len(reference), len(sample))
-    if n < MIN_SHOWERS:
+def held_out_auc(reference: Rows, sample: Rows, scorer: Scorer, trainings: int, seed: int) -> Auc | None:
+    """Train `trainings` times, each with its own test fifth and start; None below 10 showers a side.
+
+    Trainings share showers, so their AUCs are correlated by about rho = test / (test + fit) = 1/4 (Nadeau and Bengio,
+    Machine Learning 52 (2003) 239): the variance of the mean is that of one test part (Hanley and McNeil) times
+    1/T + (1 - 1/T) rho, or the variance over trainings times 1/T + rho / (1 - rho), whichever is larger.
+    """
+    sides = Sides(reference, sample)
+    if sides.n < MIN_SHOWERS:
         return None
-    values = []
+    values, divergences = [], []
     with threadpool_limits(limits=1):
         for training in range(trainings):
-            order = np.random.default_rng([seed, training]).permutation(n)
-            cuts = np.split(order, [int(0.6 * n), int(0.8 * n)])
-            fit, choose, test = (_labelled(reference, sample, rows) for rows in cuts)
-            scores = scorer(fit, choose, test[0], int(np.random.default_rng([seed, training]).integers(2**31)))
-            values.append(float(roc_auc_score(test[1], scores)))
-    mean, n_test = float(np.mean(values)), len(cuts[2])
-    spread = float(np.std(values, ddof=1)) if trainings > 1 else 0.0
-    return Auc(mean, max(spread, auc_error(mean, n_test, n_test)), n_test, trainings)
+            fold = fold_of(sides.n, training, seed)
+            scored = scorer(sides, fold, int(np.random.default_rng([seed, training]).integers(2**31)))
+            values.append(float(roc_auc_score(sides.labels(fold.test), scored.scores)))
+            divergences += [] if scored.jsd is None else [scored.jsd]
+    mean, n_test, independent = float(np.mean(values)), sides.n // FOLDS, min(trainings, FOLDS)
+    alone = auc_error(mean, n_test, n_test) * np.sqrt(1 / independent + (1 - 1 / independent) * CORRELATION)
+    error = max(_error_of_mean(values), float(alone))
+    jsd = Estimate(float(np.mean(divergences)), _error_of_mean(divergences)) if divergences else None
+    return Auc(mean, error, n_test, trainings, jsd)
+
+
+def fold_of(n: int, training: int, seed: int) -> Fold:
+    """The parts of one training: five test fifths in turn, then another shuffle; row i of both sides together."""
+    order = np.random.default_rng([seed, training // FOLDS]).permutation(n)
+    fifths = np.array_split(order, FOLDS)
+    turn = training % FOLDS
+    fit = np.concatenate([fifths[(turn + i) % FOLDS] for i in range(2, FOLDS)])
+    parts = (fit, fifths[(turn + 1) % FOLDS], fifths[turn])
+    return Fold(*(np.concatenate([rows, rows + n]) for rows in parts))
+
+
+def _error_of_mean(values: list[float]) -> float:
+    """Standard error of the mean of correlated trainings, from their spread (Nadeau and Bengio 2003, section 3)."""
+    count = len(values)
+    return float(np.std(values, ddof=1) * np.sqrt(1 / count + CORRELATION / (1 - CORRELATION))) if count > 1 else 0.0
 
 
 def auc_error(auc: float, n_first: int, n_second: int) -> float:
@@ -68,32 +143,47 @@ def auc_error(auc: float, n_first: int, n_second: int) -> float:
     return float(np.sqrt(max(variance, 0) / (n_first * n_second)))
 
 
-def _labelled(reference: Features, sample: Features, rows: NDArray[np.intp]) -> Part:
-    """The rows of both sides, labelled 0 (reference) and 1 (sample)."""
-    return np.concatenate([reference[rows], sample[rows]]), np.repeat(np.arange(2), len(rows))
+# ------------------------------------------------------------------------------- the two small ones
 
 
-# ------------------------------------------------------------------------------- the two classifiers
-
-
-def score_cells(fit: Part, choose: Part, test: Features, seed: int, epochs: int = 25) -> NDArray[np.float64]:
+def score_cells(sides: Sides, fold: Fold, seed: int, epochs: int = 25) -> Scored:
     """Perceptron (128, 64), Adam 1e-3, batch 64; test scores of the epoch with the best AUC on `choose`."""
-    centre, width = fit[0].mean(axis=0), fit[0].std()
+    centre, width = _centre_and_width(sides, fold.fit)
     network = MLPClassifier(
-        (128, 64), batch_size=min(64, len(fit[0])), alpha=1e-3, random_state=seed, max_iter=1, warm_start=True
+        (128, 64), batch_size=min(64, len(fold.fit)), alpha=1e-3, random_state=seed, max_iter=1, warm_start=True
     )
-    best, scores = -1.0, np.zeros(len(test))
+
+    def scores(rows: NDArray[np.integer]) -> NDArray[np.float64]:
+        blocks = ((sides.features(block) - centre) / width for block in sides.blocks(rows))
+        return np.concatenate([network.predict_proba(block)[:, 1].astype(np.float64) for block in blocks])
+
+    generator, order = np.random.default_rng(seed), fold.fit
+    best, chosen = -1.0, np.zeros(len(fold.test))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", UserWarning)  # one epoch at a time; a last block below a batch
         for _ in range(epochs):
-            network.partial_fit((fit[0] - centre) / width, fit[1], classes=[0, 1])
-            reached = roc_auc_score(choose[1], network.predict_proba((choose[0] - centre) / width)[:, 1])
+            order = generator.permutation(order)
+            for block in sides.blocks(order):
+                network.partial_fit((sides.features(block) - centre) / width, sides.labels(block), classes=[0, 1])
+            reached = roc_auc_score(sides.labels(fold.choose), scores(fold.choose))
             if reached > best:
-                best, scores = reached, network.predict_proba((test - centre) / width)[:, 1].astype(np.float64)
-    return scores
+                best, chosen = reached, scores(fold.test)
+    return Scored(chosen)
 
 
-def score_features(fit: Part, choose: Part, test: Features, seed: int, trees: int = 150) -> NDArray[np.float64]:
+def _centre_and_width(sides: Sides, rows: NDArray[np.integer]) -> tuple[Features, np.float32]:
+    """The mean of each feature, (k,), and one standard deviation of all of them around their common mean."""
+    total, squares = np.zeros(sides.reference.shape[1]), 0.0
+    for block in sides.blocks(rows):
+        features = sides.features(block)
+        total += features.sum(axis=0, dtype=np.float64)
+        squares += float(np.square(features, dtype=np.float64).sum())
+    mean = total / len(rows)
+    width = np.sqrt(squares / (len(rows) * len(mean)) - mean.mean() ** 2)
+    return mean.astype(np.float32), np.float32(width)
+
+
+def score_features(sides: Sides, fold: Fold, seed: int, trees: int = 150) -> Scored:
     """Boosted trees of 15 leaves, rate .1; test scores of the tree count with the best AUC on `choose`."""
     model = HistGradientBoostingClassifier(
         max_iter=trees,
@@ -103,18 +193,11 @@ def score_features(fit: Part, choose: Part, test: Features, seed: int, trees: in
         early_stopping=False,
         random_state=seed,
     )
-    model.fit(*fit)
-    reached = [roc_auc_score(choose[1], s) for s in model.staged_decision_function(choose[0])]
-    staged = model.staged_decision_function(test)
-    return np.asarray(next(islice(staged, int(np.argmax(reached)), None)), dtype=np.float64).ravel()
-
-
-def cell_features(showers: RaggedShowers, threshold_mev: float) -> Features:
-    """ln(1 + E/threshold) of every cell, and 10 ln(E_inc / GeV), (n, cells + 1)."""
-    features = np.zeros((len(showers), showers.mesh.n_cells + 1), dtype=np.float32)
-    features[showers.shower_of_hit, showers.cell] = np.log1p(showers.energy / threshold_mev)
-    features[:, -1] = 10 * np.log(showers.incident_energy / 1e3)
-    return features
+    model.fit(sides.features(fold.fit), sides.labels(fold.fit))
+    choose = sides.labels(fold.choose)
+    reached = [roc_auc_score(choose, s) for s in model.staged_decision_function(sides.features(fold.choose))]
+    staged = model.staged_decision_function(sides.features(fold.test))
+    return Scored(np.asarray(next(islice(staged, int(np.argmax(reached)), None)), dtype=np.float64).ravel())
 
 
 def high_level_features(table: Table) -> Features:
@@ -130,5 +213,5 @@ def high_level_features(table: Table) -> Features:
         "energy_response",
     )
     logs = [np.log10(table[name] + 1e-8) for name in ("incident_energy", "visible_energy", "layer_energy")]
-    columns = [*logs, table["layer_centres"], table["layer_hits"], *(table[name] for name in scalars)]
+    columns: list[NDArray[Any]] = [*logs, table["layer_centres"], table["layer_hits"], *(table[s] for s in scalars)]
     return np.concatenate([c.reshape(len(c), -1) for c in columns], axis=1).astype(np.float32)

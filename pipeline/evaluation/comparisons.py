@@ -1,7 +1,7 @@
 """The metric rows of one sample: which observable is compared by which metric, over which energies.
 
 In: the `Table`s of reference and sample; out: rows {selection, observable, metric, value, error, n, bins, seed}.
-A new metric row is one line of `COMPARISONS`. Classifier rows need cells and come from `classifier_rows`.
+A new metric row is one line of `COMPARISONS`. Rows of whole feature vectors, cells and classifiers: `multivariate`.
 Definitions: docs/metrics.md. The floor is filled in later (`summary.collect`), for it is a sample like any other.
 """
 
@@ -16,15 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calorimeter import RaggedShowers
 from pipeline.config import EvaluationSpec
-from pipeline.evaluation.classifier import (
-    cell_features,
-    high_level_features,
-    score_cells,
-    score_features,
-    small_auc,
-)
 from pipeline.evaluation.metrics import (
     METRICS,
     Metric,
@@ -49,6 +41,7 @@ ROW_KEYS = (
     "value",
     "error",
     "floor",
+    "sigma",
     "n",
     "bins",
     "seed",
@@ -145,7 +138,7 @@ def prepared(
 
 
 def compare(reference: Table, sample: Table, spec: EvaluationSpec, seed: int) -> list[Row]:
-    """All rows of `COMPARISONS`, each with its bootstrap error."""
+    """The rows of `COMPARISONS` whose metric is in `spec.metrics`, each with its bootstrap error."""
     rows = []
     for selection, ours, theirs in selections(reference, sample, spec.energy_bins):
         paired = same_conditions(ours["incident_energy"], theirs["incident_energy"])
@@ -153,7 +146,8 @@ def compare(reference: Table, sample: Table, spec: EvaluationSpec, seed: int) ->
             if selection == "all" or comparison.per_energy:
                 column = comparison.column or comparison.observable
                 make = partial(_row, selection, comparison.observable, spec=spec, seed=seed, paired=paired)
-                rows += [make(metric, ours[column], theirs[column]) for metric in comparison.metrics]
+                chosen = (metric for metric in comparison.metrics if metric in spec.metrics)
+                rows += [make(metric, ours[column], theirs[column]) for metric in chosen]
     return rows
 
 
@@ -183,30 +177,3 @@ def _row(
         "bins": bins,
         "seed": seed,
     }
-
-
-def classifier_rows(
-    reference: RaggedShowers, sample: RaggedShowers, ours: Table, theirs: Table, spec: EvaluationSpec, seed: int
-) -> list[Row]:
-    """The two small AUCs; n is showers a side, bins the number of trainings. None below 10 showers a side."""
-    cells = [cell_features(side, spec.threshold_mev) for side in (reference, sample)]
-    features = [high_level_features(table) for table in (ours, theirs)]
-    rows: list[Row] = []
-    for metric, sides, scorer in (
-        ("auc_small_cells", cells, score_cells),
-        ("auc_small_features", features, score_features),
-    ):
-        auc = small_auc(sides[0], sides[1], scorer, spec.classifier_seeds, seed)
-        rows.append(
-            {
-                "selection": "all",
-                "observable": "classifier",
-                "metric": metric,
-                "value": auc.value if auc else None,
-                "error": auc.error if auc else None,
-                "n": min(len(reference), len(sample)),
-                "bins": spec.classifier_seeds,
-                "seed": seed,
-            }
-        )
-    return rows

@@ -180,6 +180,12 @@ def mean_wasserstein(reference: Array, sample: Array) -> float:
     return float((gaps @ widths).mean())
 
 
+def resampled(values: Array, order: NDArray[np.intp], counts: NDArray[np.intp]) -> Array:
+    """Values (projections, n) with row i taken counts[i] times, sorted; `order` sorts each projection."""
+    ranked = np.take_along_axis(values, order, axis=1)
+    return np.stack([np.repeat(v, c) for v, c in zip(ranked, counts[order], strict=True)])
+
+
 def sliced_wasserstein(
     reference: Features, sample: Features, projections: int, generator: np.random.Generator
 ) -> float:

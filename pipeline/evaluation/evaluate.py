@@ -22,9 +22,10 @@ from pipeline.data.compute import Workers, client_for
 from pipeline.data.store import Part
 from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
 from pipeline.evaluation.baselines import BASELINE, MOST_TRAINING_SHOWERS, PREDICTIVE, PREDICTORS
-from pipeline.evaluation.comparisons import ROW_KEYS, Row, classifier_rows, compare, finite, own_floor, selection_name
+from pipeline.evaluation.comparisons import ROW_KEYS, Row, compare, finite, own_floor, selection_name
 from pipeline.evaluation.conditions import Ground, common_ground, copies, sample_stream
 from pipeline.evaluation.metrics import bootstrap_error, generator_for
+from pipeline.evaluation.multivariate import multivariate_rows
 from pipeline.evaluation.observables import ONE_THREAD, observables, observe
 from pipeline.evaluation.response import energy_bins, energy_edges, response
 from pipeline.evaluation.tables import figure_tables, image_tables, plain
@@ -78,7 +79,7 @@ def comparison(
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows and figure tables of showers that are already on the evaluation's mesh and cut.
 
-    Every shower is measured, block by block; what needs cells sees the first `classifier_showers` of each side.
+    Every shower is measured, block by block; rows of many numbers of a shower see the first showers of each side.
     Figures show the `whole` reference, whose bins all samples share.
     """
     narrow = observables(spec.convention, wide=False)
@@ -87,9 +88,7 @@ def comparison(
     drawn = ours if whole is None or whole is ground.reference else observe(whole, narrow, workers)
     tables = figure_tables(drawn, theirs, ground.reference.mesh, spec.threshold_mev, spec.energy_bins)
     tables["images"] = image_tables(whole or ground.reference, ground.sample)
-    cells = [side.first(spec.classifier_showers).read() for side in (ground.reference, ground.sample)]
-    features = [observe(side, observables(spec.convention), workers) for side in cells]
-    return rows + classifier_rows(cells[0], cells[1], features[0], features[1], spec, seed), tables
+    return rows + multivariate_rows(ground.reference, ground.sample, spec, seed, workers), tables
 
 
 def evaluation_of(config: Config) -> EvaluationSpec:
@@ -125,6 +124,7 @@ def complete(row: Row, config: Config, sample: str) -> Row:
         "sample": sample,
         "reference": evaluation_of(config).reference,
         "floor": None,
+        "sigma": None,
     } | row
     return {key: known[key] for key in ROW_KEYS}
 

@@ -114,11 +114,14 @@ METRICS: dict[str, Metric] = {
     "separation_power": separation_of_counts,
 }
 PERFECT: dict[str, float] = {
-    "mean_ratio": 1.0,
-    "spread_ratio": 1.0,
-    "auc_small_cells": 0.5,
-    "auc_small_features": 0.5,
-}  # all others: 0
+    **dict.fromkeys(("mean_ratio", "spread_ratio"), 1.0),
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), 1.0),
+}  # classifiers: .5; all others: 0
+
+
+def perfect_value(metric: str) -> float:
+    """What a metric is for a sample like the reference, but for the fluctuations that the floor shows."""
+    return 0.5 if metric.startswith("auc_") else PERFECT.get(metric, 0.0)
 
 
 # ------------------------------------------------------------------------------- errors

@@ -1,6 +1,6 @@
 """Precision, recall, density and coverage: do the sample's showers lie where the reference's do, and everywhere there?
 
-In: features of both sides, (n, k) and (m, k), arrays or sparse CSR rows; out: four numbers with errors.
+In: features of both sides, (n, k) and (m, k), arrays or `CellRows`; out: four numbers with errors.
 Source: Naeem et al., ICML 2020 (arXiv:2002.09797), eq. 1-6, and its package `prdc`; k = 5 nearest neighbours.
 Distances are taken block by block, so memory is that of three float32 distance matrices whatever the number of
 features: limit the rows. Blind to what euclidean neighbours in thousands of cells do not see: docs/metrics.md.
@@ -8,15 +8,12 @@ features: limit the rows. Blind to what euclidean neighbours in thousands of cel
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
+from pipeline.evaluation.cells import Rows
 from pipeline.evaluation.distances import Estimate
 
-Rows = Any  # NDArray of floats, or csr_array: scipy has no types
 Distances = NDArray[np.float32]
 
 NEIGHBOURS = 5
@@ -72,16 +69,10 @@ def pairwise(x: Rows, y: Rows) -> Distances:
     """Euclidean distances of all rows of x and y, (n, m)."""
     distances = np.empty((x.shape[0], y.shape[0]), dtype=np.float32)
     for column in range(0, y.shape[0], BLOCK_ROWS):
-        theirs = dense(y, column)
+        theirs = np.asarray(y[column : column + BLOCK_ROWS])
         squares = np.einsum("ij,ij->i", theirs, theirs, dtype=np.float64)
         for row in range(0, x.shape[0], BLOCK_ROWS):
-            ours = dense(x, row)
+            ours = np.asarray(x[row : row + BLOCK_ROWS])
             square = np.einsum("ij,ij->i", ours, ours, dtype=np.float64)[:, None] + squares - 2.0 * (ours @ theirs.T)
             distances[row : row + len(ours), column : column + len(theirs)] = np.sqrt(np.maximum(square, 0))
     return distances
-
-
-def dense(rows: Rows, start: int) -> NDArray[np.floating[Any]]:
-    """One block of rows as a dense array."""
-    block = rows[start : start + BLOCK_ROWS]
-    return np.asarray(block.toarray() if isinstance(block, csr_array) else block)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.evaluation.comparisons import Row, is_own_floor, own_floor
-from pipeline.evaluation.metrics import PERFECT
+from pipeline.evaluation.metrics import perfect_value
 from pipeline.provenance import ProvenanceError, read_json
 
 FLOOR = "floor"
@@ -43,21 +43,31 @@ SUMMARY: tuple[tuple[str, str, str, str], ...] = (
 
 
 def collect(config: Config, evaluations: Sequence[Path]) -> list[Row]:
-    """All rows, the floor's value beside each row of the same selection, observable and metric; sorted.
+    """All rows, the floor's value and the sigma above it beside each row of the same kind; sorted.
 
     The floor is the sample's own where it has one, else the experiment's.
     """
     rows = [dict(row) for path in evaluations for row in read_json(path)["rows"]]
     rows = list({_place(row): row for row in rows}.values())
-    floors = {(row["sample"], *_what(row)): row["value"] for row in rows}
+    floors = {(row["sample"], *_what(row)): row for row in rows}
+    common = {_what(row): row for row in rows if row["sample"] == FLOOR}
     order = {name: i for i, name in enumerate([FLOOR, *config.samples])}
     return sorted(
         (
-            {**row, "floor": floors.get((own_floor(row["sample"]), *_what(row)), floors.get((FLOOR, *_what(row))))}
+            above_floor(row, floors.get((own_floor(row["sample"]), *_what(row)), common.get(_what(row), {})))
             for row in rows
         ),
         key=lambda row: (order.get(row["sample"], len(order)), *_place(row)),
     )
+
+
+def above_floor(row: Row, floor: Row) -> Row:
+    """The row with its floor's value and its distance from it in sigma; the floor itself has none."""
+    value, error = floor.get("value"), floor.get("error")
+    perfect = perfect_value(row["metric"])
+    itself = row["sample"] == FLOOR or is_own_floor(row["sample"])
+    sigma = None if itself else significance(row["value"], row["error"], value, error, perfect)
+    return row | {"floor": value, "sigma": sigma}
 
 
 def _what(row: Row) -> tuple[str, str, str]:
@@ -87,20 +97,15 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared and not is_own_floor(s)]
     lines = []
     for group, observable, metric, label in SUMMARY:
-        common = chosen.get((FLOOR, observable, metric, "all"), {})
         cells = {}
         for sample in samples:
-            floor = chosen.get((own_floor(sample), observable, metric, "all"), common)
             row = chosen.get((sample, observable, metric, "all"))
             if row is not None:
-                sigma = significance(
-                    row["value"], row["error"], floor.get("value"), floor.get("error"), PERFECT.get(metric, 0.0)
-                )
                 cells[sample] = {
                     "value": row["value"],
                     "error": row["error"],
                     "n": row["n"],
-                    "sigma": None if sample == FLOOR else sigma,
+                    "sigma": row["sigma"],
                 }
         if cells:
             lines.append(
@@ -109,7 +114,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
                     "observable": observable,
                     "metric": metric,
                     "label": label,
-                    "perfect": PERFECT.get(metric, 0.0),
+                    "perfect": perfect_value(metric),
                     "cells": cells,
                 }
             )
