@@ -181,7 +181,7 @@ def test_rows_say_how_far_above_the_floor_they_are(config, evaluations) -> None:
 
 def test_only_the_metrics_and_classifiers_asked_for(config, parts, tmp_path) -> None:
     spec = config.evaluation.model_copy(update={"metrics": ("wasserstein", "kpd"), "classifiers": ("small_features",)})
-    evaluate(config.model_copy(update={"evaluation": spec}), "good", [], "good", tmp_path / "few.json")
+    evaluate(config.model_copy(update={"evaluation": spec}), "good", [], ["good"], tmp_path / "few.json")
     metrics = {row["metric"] for row in read_json(tmp_path / "few.json")["rows"]}
     assert metrics == {"wasserstein", "kpd", "auc_small_features"}
 
