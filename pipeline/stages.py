@@ -100,14 +100,16 @@ def preprocess(plan: Plan, dataset: str, part: str, recipe: str, threads: int = 
     return manifest
 
 
-def merge(plan: Plan, recipe: str, dataset: str) -> Path:
+def merge(plan: Plan, recipe: str, dataset: str, threads: int = 2) -> Path:
     """Merge the parts' statistics and fit the rest of the recipe."""
     from pipeline.calorimeter import CylinderMesh
-    from pipeline.data.preprocess import merge as merge_parts
+    from pipeline.data.merge import merge as merge_parts
 
     output = plan.paths.transform(recipe, dataset)
     mesh = CylinderMesh.from_spec(plan.config.raw_mesh(dataset))
-    write_json(output, merge_parts(plan.prefix_manifests(recipe, dataset), plan.config.preprocessing[recipe], mesh))
+    parts, config = plan.prefix_manifests(recipe, dataset), plan.config
+    state = merge_parts(parts, config.preprocessing[recipe], mesh, config.splits, threads, config.compute)
+    write_json(output, state)
     return output
 
 

@@ -58,7 +58,7 @@ def test_the_scheduler_changes_no_byte(
 ) -> None:
     from distributed import LocalCluster
 
-    monkeypatch.setattr(preprocess, "BLOCK_SHOWERS", 16)
+    monkeypatch.setattr(preprocess, "BLOCK_HITS", 500)
     part = make_part(tmp_path, make_showers(100))
 
     def made(name: str, spec: ComputeSpec) -> tuple[bytes, bytes, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import RecipeSpec
+from pipeline.data.observed import observed
+from pipeline.data.spectrum import EnergySpectrum
 from pipeline.data.statistics import CellStatistics
 from pipeline.data.transforms import Transform, TransformError
 
@@ -30,12 +33,19 @@ INVERTIBLE: dict[str, list[Any]] = {
     "standardised log": [{"log": {"epsilon_mev": 1e-3}}, "standardise"],
     "standardised per layer": ["divide_by_incident_energy", "power", {"standardise": {"per": ["z"], "over": "hits"}}],
     "standardised per cell": [{"log1p": {}}, {"standardise": {"per": ["r", "phi", "z"]}}],
+    "largest shower": ["divide_by_largest_shower", {"log": {"epsilon_mev": 1e-6}}, "standardise"],
+    "largest cell": ["divide_by_largest_cell", {"log1p": {"scale_mev": 1e-4}}, {"standardise": {"per": ["z"]}}],
+    "quantile": ["divide_by_quantile", {"power": {"exponent": 0.25}}, {"standardise": {"over": "hits"}}],
+    "layer fractions": ["layer_fractions", {"power": {"exponent": 0.5}}, "standardise"],
 }
 LOSSY: dict[str, list[Any]] = {
     "cut": [{"cut": {"threshold_mev": 0.2}}, "log"],
     "rebin": [{"rebin": {"factors": [2, 3, 5]}}, "log1p", "standardise"],
     "rebin, cut": [{"rebin": {"factors": [1, 2, 1]}}, {"cut": {"threshold_mev": 0.5}}, "power"],
     "crop": [{"crop": {"cells": [3, 6, 4]}}, "divide_by_incident_energy", {"standardise": {"per": ["r", "z"]}}],
+    "calodream": ["layer_fractions", {"noise": {"width": 1e-9}}, {"logit": {"scale": 1.0}}, "standardise"],
+    "noise on energies": [{"noise": {"width": 4e-4}}, "log", {"standardise": {"per": ["r", "phi", "z"]}}],
+    "rebinned quantile": [{"rebin": {"factors": [2, 3, 5]}}, {"divide_by_quantile": {"q": 0.5}}, "log1p"],
     "crop, rebin, cut": [
         {"crop": {"cells": [2, 6, 4]}},
         {"rebin": {"factors": [2, 3, 2]}},
@@ -61,8 +71,15 @@ def some_showers(seed: int, n: int = 6, largest_mev: float = 1000.0) -> Showers:
 
 def fitted(steps: list[Any], showers: Showers) -> Transform:
     transform = Transform.from_recipe(recipe(steps), MESH)
-    ragged = transform.prefix_ragged(RaggedShowers.from_dense(showers))
-    return transform.fit(CellStatistics.of(ragged, transform.fill))
+    ragged = RaggedShowers.from_dense(showers)
+    energies = EnergySpectrum.of(showers.visible_energy, transform.on_mesh(ragged).energy, transform.mesh.n_cells)
+    transform = transform.fit_division(energies)
+    return transform.fit(observed(transform, transform.prefix_ragged(ragged)))
+
+
+def layers(transform: Transform, showers: Showers) -> np.ndarray:
+    """Layer energies (n, z) in MeV behind crop, rebin and cut."""
+    return transform.on_mesh(RaggedShowers.from_dense(showers)).dense(np.float64).energy.sum(axis=(1, 2))
 
 
 def epsilon(steps: list[Any], incident: np.ndarray) -> np.ndarray:
@@ -77,7 +94,8 @@ def epsilon(steps: list[Any], incident: np.ndarray) -> np.ndarray:
 def test_invertible_recipes_give_the_energies_back(steps: list[Any], seed: int) -> None:
     showers = some_showers(seed, largest_mev=500.0)
     transform = fitted(steps, showers)
-    back = transform.inverse(transform.forward(showers.energy, showers.incident_energy), showers.incident_energy)
+    there = transform.forward(showers.energy, showers.incident_energy)
+    back = transform.inverse(there, showers.incident_energy, layers(transform, showers))
     assert (np.abs(back - showers.energy) <= 1e-5 * (showers.energy + epsilon(steps, showers.incident_energy))).all()
     assert (back[showers.energy == 0] == 0).all()
 
@@ -89,7 +107,7 @@ def test_forward_inverse_forward_is_forward(steps: list[Any], seed: int) -> None
     showers = some_showers(seed, largest_mev=500.0)
     transform = fitted(steps, showers)
     there = transform.forward(showers.energy, showers.incident_energy)
-    raw = transform.inverse_raw(there, showers.incident_energy)
+    raw = transform.inverse_raw(there, showers.incident_energy, layers(transform, showers))
     assert raw.shape == showers.energy.shape
     np.testing.assert_allclose(transform.forward(raw, showers.incident_energy), there, rtol=1e-6, atol=1e-6)
 
@@ -102,8 +120,10 @@ def test_torch_and_numpy_agree(steps: list[Any]) -> None:
     tensor = transform.forward(torch.tensor(showers.energy), incident)
     assert tensor.dtype == torch.float32
     np.testing.assert_allclose(tensor.numpy(), there, rtol=2e-4, atol=2e-5)
-    back = transform.inverse_raw(tensor.double(), incident)
-    np.testing.assert_allclose(back, transform.inverse_raw(tensor.double().numpy(), incident.numpy()), atol=1e-9)
+    energy = layers(transform, showers)
+    back = transform.inverse_raw(tensor.double(), incident, torch.tensor(energy))
+    other = transform.inverse_raw(tensor.double().numpy(), incident.numpy(), energy)
+    np.testing.assert_allclose(back, other, atol=1e-9)
 
 
 @pytest.mark.parametrize("steps", [*INVERTIBLE.values(), *LOSSY.values()], ids=[*INVERTIBLE, *LOSSY])
@@ -135,7 +155,7 @@ def test_pointwise_takes_energies_that_are_on_the_mesh_already(steps: list[Any])
     showers = some_showers(6, largest_mev=500.0)
     transform = fitted(steps, showers)
     there = transform.forward(showers.energy, showers.incident_energy)
-    mev = transform.inverse(there, showers.incident_energy)
+    mev = transform.inverse(there, showers.incident_energy, layers(transform, showers))
     np.testing.assert_allclose(transform.pointwise(mev, showers.incident_energy), there, rtol=1e-6, atol=1e-6)
 
 
@@ -158,6 +178,49 @@ def test_rebinning_conserves_energy_and_spreads_it_evenly() -> None:
     back = transform.inverse_raw(transform.forward(showers.energy, showers.incident_energy), showers.incident_energy)
     np.testing.assert_allclose(back.sum(axis=(1, 2, 3)), showers.visible_energy, rtol=1e-6)
     assert (back[:, 0, 0] == back[:, 1, 2]).all()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    factors=st.sampled_from([(1, 1, 1), (2, 3, 1), (1, 6, 5), (4, 6, 5)]),
+    cells=st.sampled_from([(4, 6, 5), (2, 6, 5), (4, 6, 5)]),
+)
+@settings(max_examples=20, deadline=None)
+def test_crop_and_rebin_conserve_the_energy_of_what_they_keep(
+    seed: int, factors: tuple[int, int, int], cells: tuple[int, int, int]
+) -> None:
+    showers, kept = some_showers(seed), min(cells[0], 4) // factors[0] * factors[0]
+    steps = [{"crop": {"cells": [max(kept, factors[0]), 6, 5]}}, {"rebin": {"factors": factors}}]
+    transform = Transform.from_recipe(recipe(steps), MESH)
+    there = transform.forward(showers.energy, showers.incident_energy)
+    expected = showers.energy[:, : max(kept, factors[0])].sum(axis=(1, 2, 3), dtype=float)
+    np.testing.assert_allclose(there.sum(axis=(1, 2, 3)), expected, rtol=1e-6)
+    ragged = transform.on_mesh(RaggedShowers.from_dense(showers))
+    np.testing.assert_allclose(ragged.visible_energy, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [*INVERTIBLE.values(), *LOSSY.values()], ids=[*INVERTIBLE, *LOSSY])
+def test_stored_hits_give_the_energies_back(steps: list[Any]) -> None:
+    showers = some_showers(14, largest_mev=500.0)
+    transform = fitted(steps, showers)
+    on_mesh = transform.on_mesh(RaggedShowers.from_dense(showers))
+    back = transform.inverse_ragged(transform.prefix_of_hits(on_mesh))
+    np.testing.assert_allclose(back.energy, on_mesh.energy, rtol=1e-4, atol=1e-3)
+
+
+STANDARDISED = {name: steps for name, steps in (INVERTIBLE | LOSSY).items() if "standardise" in json.dumps(steps)}
+
+
+@pytest.mark.parametrize("steps", STANDARDISED.values(), ids=STANDARDISED)
+def test_what_is_observed_on_hits_is_what_stands_before_standardise(steps: list[Any]) -> None:
+    showers = some_showers(15, n=40, largest_mev=500.0)
+    transform = fitted([*steps[:-1], {"standardise": {"per": ["r", "phi", "z"]}}], showers)
+    before = Transform.from_recipe(recipe(steps[:-1]), MESH)
+    before = replace(before, steps=transform.steps[:-1])
+    values = before.forward(showers.energy, showers.incident_energy)
+    tables = transform.cell_statistics()
+    np.testing.assert_allclose(tables["mean_all"], values.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(tables["std_all"], values.std(axis=0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -231,3 +294,20 @@ def test_further_leading_axes_are_carried_along() -> None:
 def test_misuse_is_an_error(act: Any, message: str) -> None:
     with pytest.raises(TransformError, match=message):
         act(Transform.from_recipe(recipe(["standardise"]), MESH))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (["divide_by_largest_cell"], "divide_by_largest_cell: expected a fitted transform, got a recipe"),
+        (["layer_fractions"], "layer_fractions: expected layer energies for the inverse, got none"),
+    ],
+)
+def test_an_inverse_without_its_numbers_is_an_error(steps: list[Any], message: str) -> None:
+    with pytest.raises(TransformError, match=message):
+        Transform.from_recipe(recipe(steps), MESH).inverse(np.ones((1, *MESH.shape)), np.ones(1))
+
+
+def test_a_division_needs_training_showers() -> None:
+    with pytest.raises(TransformError, match="divide_by_quantile: expected training showers with hits, got none"):
+        Transform.from_recipe(recipe(["divide_by_quantile"]), MESH).fit_division(EnergySpectrum.empty())

@@ -139,6 +139,19 @@ class RaggedShowers:
             phi=self.phi[rows],
         )
 
+    def where(self, keep: NDArray[np.bool_]) -> RaggedShowers:
+        """The showers whose flag in `keep` (shower,) is set, in their order."""
+        hits = np.repeat(keep, self.row_size)
+        return replace(
+            self,
+            row_size=np.asarray(self.row_size)[keep],
+            cell=self.cell[hits],
+            energy=self.energy[hits],
+            incident_energy=self.incident_energy[keep],
+            theta=self.theta[keep],
+            phi=self.phi[keep],
+        )
+
     def rebin(self, factors: tuple[int, int, int]) -> RaggedShowers:
         """Groups of cells summed; the energy of each shower is conserved."""
         if factors == (1, 1, 1):

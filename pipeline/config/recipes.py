@@ -16,11 +16,24 @@ LABELS = ("incident_energy", "theta", "phi", "detector", "particle")
 
 
 class _Step(Spec):
-    """What every step declares: invertible or lossy, fitted on data or not, which labels it reads."""
+    """What every step declares: invertible or lossy, fitted or not, stored per part or not, labels it reads.
+
+    `first`: it acts on MeV, so that only crop, rebin and cut may stand before it.
+    """
 
     invertible: ClassVar[bool] = True
     fitted: ClassVar[bool] = False
+    stored: ClassVar[bool] = True
+    first: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset()
+
+
+class _FittedDivision(_Step):
+    """x / c with one number c of the training split, MeV."""
+
+    fitted: ClassVar[bool] = True
+    stored: ClassVar[bool] = False
+    first: ClassVar[bool] = True
 
 
 class Crop(_Step):
@@ -53,6 +66,42 @@ class DivideByIncidentEnergy(_Step):
     reads: ClassVar[frozenset[str]] = frozenset({"incident_energy"})
     name: Literal["divide_by_incident_energy"] = "divide_by_incident_energy"
     unit: Literal["MeV", "GeV"] = "MeV"
+
+
+class DivideByLargestShower(_FittedDivision):
+    """x / c, c the largest energy of a training shower (all its cells on the raw mesh, visible MeV)."""
+
+    name: Literal["divide_by_largest_shower"] = "divide_by_largest_shower"
+
+
+class DivideByLargestCell(_FittedDivision):
+    """x / c, c the largest energy of a cell in the training split (behind crop, rebin and cut, visible MeV)."""
+
+    name: Literal["divide_by_largest_cell"] = "divide_by_largest_cell"
+
+
+class DivideByQuantile(_FittedDivision):
+    """x / c, c the q-quantile of the non-zero cells of the training split (visible MeV, to 0.4 %)."""
+
+    name: Literal["divide_by_quantile"] = "divide_by_quantile"
+    q: Annotated[float, Field(gt=0, le=1)] = 0.99
+
+
+class LayerFractions(_Step):
+    """x / E_layer, 0 in an empty layer (CaloFlow, CaloDREAM); the inverse needs the layer energies."""
+
+    stored: ClassVar[bool] = False
+    first: ClassVar[bool] = True
+    name: Literal["layer_fractions"] = "layer_fractions"
+
+
+class Noise(_Step):
+    """Cells below `width` become uniform in [0, width), seeded by the shower (CaloFlow, CaloDREAM). Lossy: a cut."""
+
+    invertible: ClassVar[bool] = False
+    stored: ClassVar[bool] = False
+    name: Literal["noise"] = "noise"
+    width: PositiveFloat = Field(5e-6, description="in the unit of the step's input")
 
 
 class Log(_Step):
@@ -88,6 +137,7 @@ class Standardise(_Step):
     """(x - mean) / standard deviation over the training split."""
 
     fitted: ClassVar[bool] = True
+    stored: ClassVar[bool] = False
     name: Literal["standardise"] = "standardise"
     per: tuple[Literal["r", "phi", "z"], ...] = Field(
         (), description="own mean and deviation for each index along these axes; empty: one pair for all"
@@ -96,7 +146,20 @@ class Standardise(_Step):
 
 
 Step = Annotated[
-    Crop | Rebin | Cut | DivideByIncidentEnergy | Log | Log1p | Power | Logit | Standardise,
+    Crop
+    | Rebin
+    | Cut
+    | DivideByIncidentEnergy
+    | DivideByLargestShower
+    | DivideByLargestCell
+    | DivideByQuantile
+    | LayerFractions
+    | Noise
+    | Log
+    | Log1p
+    | Power
+    | Logit
+    | Standardise,
     Field(discriminator="name"),
 ]
 
@@ -105,7 +168,7 @@ class RecipeSpec(Spec):
     """An ordered list of preprocessing steps."""
 
     steps: tuple[Step, ...]
-    version: int = 1
+    version: int = 2
 
     @model_validator(mode="before")
     @classmethod
@@ -119,19 +182,16 @@ class RecipeSpec(Spec):
 
     @model_validator(mode="after")
     def _order(self) -> RecipeSpec:
-        fitted = [i for i, step in enumerate(self.steps) if step.fitted]
-        if len(fitted) > 1:
-            raise ValueError(
-                "recipe: expected at most one fitted step (standardise), got "
-                f"{[self.steps[i].name for i in fitted]}; fit one of them only"
-            )
-        pointwise_seen = ""
+        before: list[str] = []
         for step in self.steps:
-            if step.name in ("crop", "rebin", "cut"):
-                if pointwise_seen:
-                    raise ValueError(f"recipe: {step.name} acts on MeV and must stand before {pointwise_seen}")
-            else:
-                pointwise_seen = pointwise_seen or step.name
+            on_mesh = step.name in ("crop", "rebin", "cut")
+            if before and (on_mesh or step.first):
+                raise ValueError(f"recipe: {step.name} acts on MeV and must stand before {before[0]}")
+            if step.name == "noise" and (mapped := [name for name in before if not _divides(name)]):
+                raise ValueError(f"recipe: noise acts on energies or their fractions and must stand before {mapped[0]}")
+            if step.name == "standardise" and step.name in before:
+                raise ValueError("recipe: expected standardise at most once, got it twice; keep the last one")
+            before += [] if on_mesh else [step.name]
         return self
 
     @property
@@ -163,6 +223,10 @@ class RecipeSpec(Spec):
     def threshold_mev(self) -> float:
         """The cut's threshold, or the readout threshold of 0.5 keV where the recipe has no cut."""
         return next((s.threshold_mev for s in reversed(self.steps) if isinstance(s, Cut)), 5e-4)
+
+
+def _divides(name: str) -> bool:
+    return name.startswith("divide_by_") or name == "layer_fractions"
 
 
 def _named(step: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Statistics of showers that add up exactly: per cell count, hits, mean, M2, smallest and largest value.
+"""Statistics of showers that add up exactly: moments of each cell, largest values, the spectrum of energies.
 
-In: ragged showers (the prefix's values) on a mesh (r, phi, z). The state of two disjoint sets merges into
-that of their union (Chan, Golub & LeVeque 1983), so a new file costs only itself. Only hits are
-looked at: cells without hit all hold `fill`, which makes "over all cells" another exact merge. The sum is
-kept as count and mean. Quantiles are not kept.
+In: ragged showers on a mesh (r, phi, z). The state of two disjoint sets merges into that of their union (Chan, Golub
+& LeVeque 1983): counts, largest values and quantiles exactly, moments to 1e-12, so a new file costs only itself.
+Only hits are looked at: cells without hit all hold `fill`, which makes "over all cells" another exact merge, and
+moments per layer or of all cells together are made from those of the cells. The sum is kept as count and mean.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import RaggedShowers
+from pipeline.data.spectrum import EnergySpectrum
 from pipeline.provenance import atomic_path
 
-_ARRAYS = ("hits", "mean", "m2", "minimum", "maximum")
+_ARRAYS = ("hits", "mean", "m2", "maximum")
 
 
 class StatisticsError(ValueError):
@@ -60,8 +62,8 @@ class Moments:
 class CellStatistics:
     """The mergeable state over `count` showers; arrays have the mesh's shape (r, phi, z).
 
-    hits: showers with a hit in the cell; mean, m2: of the hits' values (0 without hits); minimum,
-    maximum: of the hits' values (+inf, -inf without hits); fill: the value of a cell without hit.
+    hits: showers with a hit in the cell; mean, m2: of the hits' values (0 without hits); maximum: of the hits' values
+    (-inf without hits); fill: the value of a cell without hit.
     """
 
     count: int
@@ -69,47 +71,46 @@ class CellStatistics:
     hits: NDArray[np.int64]
     mean: NDArray[np.float64]
     m2: NDArray[np.float64]
-    minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int], fill: float = 0.0) -> CellStatistics:
         """The state of no showers, neutral when merged."""
+        return cls(0, fill, np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape), np.full(shape, -np.inf))
+
+    @classmethod
+    def of(
+        cls, showers: RaggedShowers, fill: float = 0.0, values: NDArray[np.floating] | None = None
+    ) -> CellStatistics:
+        """The state of ragged showers, or of other `values` (hit,) in the place of their energies."""
+        n, shape, cell = showers.mesh.n_cells, showers.mesh.shape, showers.cell.astype(np.intp)
+        value = (showers.energy if values is None else values).astype(np.float64)
+        hits, maximum = np.bincount(cell, minlength=n).astype(np.int64), np.full(n, -np.inf)
+        np.maximum.at(maximum, cell, value)
+        mean = np.bincount(cell, weights=value, minlength=n) / np.maximum(hits, 1)
+        value -= mean[cell]
+        value *= value
+        m2 = np.bincount(cell, weights=value, minlength=n).astype(np.float64)
         return cls(
-            0,
-            fill,
-            np.zeros(shape, np.int64),
-            np.zeros(shape),
-            np.zeros(shape),
-            np.full(shape, np.inf),
-            np.full(shape, -np.inf),
+            len(showers), fill, hits.reshape(shape), mean.reshape(shape), m2.reshape(shape), maximum.reshape(shape)
         )
 
     @classmethod
-    def of(cls, showers: RaggedShowers, fill: float = 0.0) -> CellStatistics:
-        """The state of ragged showers, two passes over their hits."""
-        n, cell, value = showers.mesh.n_cells, showers.cell.astype(np.int64), showers.energy.astype(np.float64)
-        hits = np.bincount(cell, minlength=n)
-        mean = np.bincount(cell, weights=value, minlength=n) / np.maximum(hits, 1)
-        m2 = np.bincount(cell, weights=(value - mean[cell]) ** 2, minlength=n).astype(np.float64)
-        minimum, maximum = np.full(n, np.inf), np.full(n, -np.inf)
-        np.minimum.at(minimum, cell, value)
-        np.maximum.at(maximum, cell, value)
-        shape = showers.mesh.shape
-        return cls(
-            len(showers),
-            fill,
-            hits.reshape(shape).astype(np.int64),
-            mean.reshape(shape),
-            m2.reshape(shape),
-            minimum.reshape(shape),
-            maximum.reshape(shape),
-        )
+    def of_dense(cls, values: NDArray[np.float64]) -> CellStatistics:
+        """The state of dense values (shower, r, phi, z) in which every cell is a hit."""
+        count, mean = len(values), values.sum(axis=0) / max(len(values), 1)
+        hits = np.full(values.shape[1:], count, np.int64)
+        return cls(count, 0.0, hits, mean, ((values - mean) ** 2).sum(axis=0), values.max(axis=0, initial=-np.inf))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The mesh's shape."""
         return self.hits.shape
+
+    @property
+    def largest(self) -> float:
+        """The largest value of a hit, -inf without hits."""
+        return float(self.maximum.max())
 
     def merge(self, other: CellStatistics) -> CellStatistics:
         """The state of the union of two disjoint sets of showers."""
@@ -125,7 +126,6 @@ class CellStatistics:
             self.hits + other.hits,
             moments.mean,
             moments.m2,
-            np.minimum(self.minimum, other.minimum),
             np.maximum(self.maximum, other.maximum),
         )
 
@@ -148,12 +148,25 @@ class CellStatistics:
             "std_hit": np.sqrt(hit.m2 / np.maximum(hit.count, 1)),
         }
 
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is kept of the training showers of a part: `cells` of the recipe's values, `spectrum` of the energies."""
+
+    cells: CellStatistics
+    spectrum: EnergySpectrum
+
+    def merge(self, other: Statistics) -> Statistics:
+        """The state of the union of two disjoint sets of showers."""
+        return Statistics(self.cells.merge(other.cells), self.spectrum.merge(other.spectrum))
+
     def save(self, path: Path) -> None:
         """Write the state atomically, with the same bytes for the same state."""
         arrays = {
-            "count": np.int64(self.count),
-            "fill": np.float64(self.fill),
-            **{name: getattr(self, name) for name in _ARRAYS},
+            "count": np.int64(self.cells.count),
+            "fill": np.float64(self.cells.fill),
+            **{name: getattr(self.cells, name) for name in _ARRAYS},
+            **{name: np.asarray(value) for name, value in vars(self.spectrum).items()},
         }
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
@@ -162,11 +175,13 @@ class CellStatistics:
                 archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> CellStatistics:
+    def load(cls, path: Path) -> Statistics:
         """Read a saved state; `StatisticsError` naming the file when it is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as content:
-                return cls(int(content["count"]), float(content["fill"]), *(content[name] for name in _ARRAYS))
+                cells = CellStatistics(int(content["count"]), float(content["fill"]), *(content[n] for n in _ARRAYS))
+                shower, cell = (float(content[name]) for name in ("largest_shower_mev", "largest_cell_mev"))
+                return cls(cells, EnergySpectrum(int(content["n_cells"]), shower, cell, content["counts"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StatisticsError(
                 f"{path}: expected saved statistics, found: {error}; delete the manifest beside it "
@@ -174,6 +189,9 @@ class CellStatistics:
             ) from None
 
 
-def merged(states: Iterable[CellStatistics]) -> CellStatistics:
+Mergeable = TypeVar("Mergeable", CellStatistics, EnergySpectrum, Statistics)
+
+
+def merged(states: Iterable[Mergeable]) -> Mergeable:
     """The states merged from left to right: the same order gives the same bits."""
-    return reduce(CellStatistics.merge, states)
+    return reduce(lambda one, other: one.merge(other), states)

@@ -1,10 +1,9 @@
-"""The steps of a recipe, each with forward and inverse together, for NumPy and torch alike.
+"""The steps of a recipe: those on the mesh, and the tables that make every step from its spec.
 
-In and out: arrays of shape (…, r, phi, z), or (hit,) for the steps that act cell by cell; the first step
-sees visible MeV. `incident` is the incident energy in MeV, of a shape that broadcasts against the array.
-One implementation through the array API (data-apis.org/array-api); torch is never imported here.
-Lossy inverses are defined: rebin spreads evenly, crop pads zeros, cut is the identity. Sources: Par04
-(division by E_inc), CaloDiT (log), CaloDiffusion arXiv:2308.03876 (logit), CaloScore (power).
+In and out: energies (…, r, phi, z) in visible MeV, or ragged showers. Forward and inverse stand together, for NumPy
+and torch alike, through the array API (data-apis.org/array-api); torch is never imported here. The three are lossy,
+but their inverses are defined: rebin spreads evenly, crop pads zeros, cut is the identity; crop keeps the energy of
+what it keeps, rebin all of it. `pointwise`, `fitted` and `layers` hold the other steps.
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace, device
-from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
 from pipeline.config import recipes as recipe
-from pipeline.data.statistics import CellStatistics
+from pipeline.data.fitted import DivideByFitted, Standardise, TransformError
+from pipeline.data.layers import LayerFractions, Noise
+from pipeline.data.pointwise import DivideByIncidentEnergy, Log, Log1p, Logit, Power
+
+__all__ = ["GEOMETRY", "POINTWISE", "GeometryStep", "Step", "TransformError", "geometry_step"]
 
 Array = Any
-
-
-class TransformError(ValueError):
-    """A transform that does not fit its data, or that was not fitted."""
 
 
 class Step(Protocol):
@@ -45,9 +43,6 @@ class GeometryStep(Step, Protocol):
 
     def ragged(self, showers: RaggedShowers) -> RaggedShowers:
         """The same as `forward`, on hits only."""
-
-
-# ------------------------------------------------------------------------------------ geometry
 
 
 @dataclass(frozen=True)
@@ -127,123 +122,6 @@ class Cut:
         return showers.cut(self.threshold_mev)
 
 
-# ----------------------------------------------------------------------------------- pointwise
-
-
-@dataclass(frozen=True)
-class DivideByIncidentEnergy:
-    """x / E_inc; `unit_mev` is the unit of E_inc (1 or 1000 MeV)."""
-
-    unit_mev: float
-
-    def forward(self, x: Array, incident: Array) -> Array:
-        """Dimensionless, or MeV per GeV."""
-        return x / (incident / self.unit_mev)
-
-    def inverse(self, x: Array, incident: Array) -> Array:
-        """MeV."""
-        return x * (incident / self.unit_mev)
-
-
-@dataclass(frozen=True)
-class Log:
-    """ln(x + epsilon)."""
-
-    epsilon: float
-
-    def forward(self, x: Array, incident: Array) -> Array:
-        """x >= 0."""
-        return array_namespace(x).log(x + self.epsilon)
-
-    def inverse(self, x: Array, incident: Array) -> Array:
-        """Exact to 1e-5 (x + epsilon) in float32."""
-        return array_namespace(x).exp(x) - self.epsilon
-
-
-@dataclass(frozen=True)
-class Log1p:
-    """ln(1 + x / scale): 0 stays exactly 0."""
-
-    scale: float
-
-    def forward(self, x: Array, incident: Array) -> Array:
-        """x >= 0."""
-        return array_namespace(x).log1p(x / self.scale)
-
-    def inverse(self, x: Array, incident: Array) -> Array:
-        """x >= 0."""
-        return array_namespace(x).expm1(x) * self.scale
-
-
-@dataclass(frozen=True)
-class Power:
-    """x ** exponent; the inverse takes negative values for 0."""
-
-    exponent: float
-
-    def forward(self, x: Array, incident: Array) -> Array:
-        """x >= 0."""
-        return x**self.exponent
-
-    def inverse(self, x: Array, incident: Array) -> Array:
-        """Any real number."""
-        xp = array_namespace(x)
-        return xp.where(x < 0, xp.zeros_like(x), x) ** (1 / self.exponent)
-
-
-@dataclass(frozen=True)
-class Logit:
-    """ln(o / (1 - o)), o = alpha + (1 - 2 alpha) x / scale; x in [0, scale]."""
-
-    alpha: float
-    scale: float
-
-    def forward(self, x: Array, incident: Array) -> Array:
-        """NaN above the scale."""
-        xp = array_namespace(x)
-        o = self.alpha + (1 - 2 * self.alpha) / self.scale * x
-        return xp.log(o) - xp.log1p(-o)
-
-    def inverse(self, x: Array, incident: Array) -> Array:
-        """The logistic function in a form that neither overflows nor loses small values."""
-        xp = array_namespace(x)
-        o = xp.exp(xp.where(x > 0, xp.zeros_like(x), x)) / (1 + xp.exp(-xp.abs(x)))
-        return (o - self.alpha) * (self.scale / (1 - 2 * self.alpha))
-
-
-@dataclass(frozen=True)
-class Standardise:
-    """(x - mean) / deviation, numbers of shape (r or 1, phi or 1, z or 1); None until fitted."""
-
-    per: tuple[str, ...]
-    over: str
-    mean: NDArray[np.float64] | None = None
-    deviation: NDArray[np.float64] | None = None
-
-    def fit(self, statistics: CellStatistics) -> Standardise:
-        """Mean and deviation of the training split; a cell whose value never varies gets deviation 1."""
-        mean, deviation = statistics.over(self.over).moments_per(self.per)
-        constant = deviation <= 1e-10 * np.abs(mean)
-        return replace(self, mean=mean, deviation=np.where(constant, 1.0, deviation))
-
-    def forward(self, x: Array, incident: Array) -> Array:
-        """(…, r, phi, z)."""
-        mean, deviation = self._numbers(x)
-        return (x - mean) / deviation
-
-    def inverse(self, x: Array, incident: Array) -> Array:
-        """(…, r, phi, z)."""
-        mean, deviation = self._numbers(x)
-        return x * deviation + mean
-
-    def _numbers(self, x: Array) -> tuple[Array, Array]:
-        if self.mean is None or self.deviation is None:
-            raise TransformError("standardise: expected a fitted transform, got a recipe; run merge, or call fit")
-        xp = array_namespace(x)
-        mean, deviation = (xp.asarray(a, dtype=x.dtype, device=device(x)) for a in (self.mean, self.deviation))
-        return mean, deviation
-
-
 GEOMETRY: dict[str, Callable[[Any, CylinderMesh], GeometryStep]] = {
     "crop": lambda spec, mesh: Crop(spec.cells, mesh.shape),
     "rebin": lambda spec, mesh: Rebin(spec.factors),
@@ -251,6 +129,11 @@ GEOMETRY: dict[str, Callable[[Any, CylinderMesh], GeometryStep]] = {
 }
 POINTWISE: dict[str, Callable[[Any], Step]] = {
     "divide_by_incident_energy": lambda spec: DivideByIncidentEnergy(1000.0 if spec.unit == "GeV" else 1.0),
+    "divide_by_largest_shower": lambda spec: DivideByFitted(spec.name),
+    "divide_by_largest_cell": lambda spec: DivideByFitted(spec.name),
+    "divide_by_quantile": lambda spec: DivideByFitted(spec.name, spec.q),
+    "layer_fractions": lambda spec: LayerFractions(),
+    "noise": lambda spec: Noise(spec.width),
     "log": lambda spec: Log(spec.epsilon_mev),
     "log1p": lambda spec: Log1p(spec.scale_mev),
     "power": lambda spec: Power(spec.exponent),

@@ -64,7 +64,7 @@ def fitted_transforms(request: TrainRequest) -> list[Transform]:
     transforms = [Transform.from_state(read_json(request.transforms[name])) for name in request.spec.data]
     model = request.config.model_of(request.run)
     for name, transform in zip(request.spec.data, transforms, strict=True):
-        if isinstance(model, DiffusionSpec) and transform.n_prefix == len(transform.steps):
+        if isinstance(model, DiffusionSpec) and not transform.standardises:
             raise TrainingError(
                 f"runs.{request.run}.recipe: expected a recipe that ends in standardise for a "
                 f"diffusion, got '{request.spec.recipe}' ({name}); add the step standardise"
