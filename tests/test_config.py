@@ -68,7 +68,19 @@ def test_all_errors_at_once(test_config) -> None:
             lambda c: c["preprocessing"].update(log=[{"log": {}}, {"rebin": {"factors": [2, 5, 3]}}]),
             "rebin acts on MeV and must stand before log",
         ),
-        (lambda c: c["preprocessing"].update(log=["standardise", "standardise"]), "at most one fitted step"),
+        (lambda c: c["preprocessing"].update(log=["standardise", "standardise"]), "expected standardise at most once"),
+        (
+            lambda c: c["preprocessing"].update(log=["log", "divide_by_largest_shower"]),
+            "divide_by_largest_shower acts on MeV and must stand before log",
+        ),
+        (
+            lambda c: c["preprocessing"].update(log=["divide_by_quantile", "layer_fractions"]),
+            "layer_fractions acts on MeV and must stand before divide_by_quantile",
+        ),
+        (
+            lambda c: c["preprocessing"].update(log=["layer_fractions", "logit", "noise"]),
+            "noise acts on energies or their fractions and must stand before logit",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(test_config, change, message) -> None:

@@ -12,7 +12,8 @@ from pipeline.calorimeter import CylinderMesh, Showers
 from pipeline.config import Config, load_config
 from pipeline.data.formats import write_calochallenge
 from pipeline.data.ingest import ingest
-from pipeline.data.preprocess import merge, preprocess_part
+from pipeline.data.merge import merge
+from pipeline.data.preprocess import preprocess_part
 from pipeline.provenance import write_json
 from pipeline.training.request import TrainRequest
 

@@ -14,10 +14,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.steps import DivideByIncidentEnergy, Log, Log1p, Logit, Power, Rebin, Standardise, Step
+from pipeline.data.fitted import DivideByFitted, Standardise
+from pipeline.data.pointwise import DivideByIncidentEnergy, Log, Log1p, Logit, Power
+from pipeline.data.steps import Rebin, Step
 from pipeline.data.transforms import Transform
 
-CELLWISE = (DivideByIncidentEnergy, Log, Log1p, Logit, Power, Standardise)
+CELLWISE = (DivideByIncidentEnergy, DivideByFitted, Log, Log1p, Logit, Power, Standardise)
 Values = NDArray[np.float64]
 
 

@@ -148,10 +148,6 @@ class Transform:
         xp = array_namespace(x)
         return xp.where(x < self.threshold_mev / 2, xp.zeros_like(x), x)
 
-    def inverse_ragged(self, stored: RaggedShowers) -> RaggedShowers:
-        """Hits behind the stored prefix back to visible MeV on the network's mesh; any recipe, no layer energies."""
-        return replace(stored, energy=_on_hits(self.steps[: self.n_prefix], stored, inverse=True))
-
     def inverse_raw(self, values: Array, incident_energy: Array, layer_energy: Array = None) -> Array:
         """Like `inverse`, on the raw mesh: rebinning spread evenly, what was cropped padded with zeros."""
         x = self.inverse(values, incident_energy, layer_energy)
@@ -227,18 +223,16 @@ def applied(steps: Iterable[Step], x: Array, incident: Array) -> Array:
     return x
 
 
-def _on_hits(steps: Sequence[Step], showers: RaggedShowers, inverse: bool = False) -> NDArray[np.float32]:
-    """Stored steps, or their inverses, on hits: float64 on so few at a time that they stay in the cache."""
+def _on_hits(steps: Sequence[Step], showers: RaggedShowers) -> NDArray[np.float32]:
+    """Stored steps on hits: float64 on so few at a time that they stay in the cache."""
     result = np.empty(len(showers.energy), np.float32)
     offsets, incident = showers.offsets, np.asarray(showers.incident_energy, np.float64)
     stride = max(1, _HITS_AT_ONCE * len(showers) // max(len(result), 1))
     for start in range(0, len(showers), stride):
         rows = slice(start, start + stride)
         hits = slice(offsets[start], offsets[min(start + stride, len(showers))])
-        x, labels = showers.energy[hits].astype(np.float64), np.repeat(incident[rows], showers.row_size[rows])
-        for step in reversed(steps) if inverse else steps:
-            x = step.inverse(x, labels) if inverse else step.forward(x, labels)
-        result[hits] = x
+        labels = np.repeat(incident[rows], showers.row_size[rows])
+        result[hits] = applied(steps, showers.energy[hits].astype(np.float64), labels)
     return result
 
 

@@ -121,7 +121,8 @@ def _call(
     ).to(device)
     noise = shower_noise(spec.seed, filled, transform.mesh.shape, device)
     drawn, conditions = sample(network, conditions, noise, spec.steps, spec.sigma_stop)
-    mev = np.asarray(transform.inverse(drawn.values.cpu().numpy(), energy))
+    layers = conditions.layer_energy.cpu().numpy() if network.energies is not None else None
+    mev = np.asarray(transform.inverse(drawn.values.cpu().numpy(), energy, layers))
     if network.spec.output == "probabilistic":
         mev = np.where(drawn.hit.cpu().numpy(), np.maximum(mev, transform.threshold_mev), 0)
     else:

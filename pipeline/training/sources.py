@@ -169,9 +169,11 @@ class PrefixSource:
         prefix, found = np.full((len(rows), own.mesh.n_cells), self.fill), np.zeros((len(rows), own.mesh.n_cells), bool)
         prefix[own.shower_of_hit, own.cell], found[own.shower_of_hit, own.cell] = own.energy, True
         suffixed = self.transform.suffix(prefix.reshape(-1, *self.shape), own.incident_energy)
-        energy = np.asarray(self.transform.inverse(suffixed, own.incident_energy)) * found.reshape(suffixed.shape)
         values[places], hit[places] = suffixed.reshape(len(rows), -1), found
-        _write_conditions(self.showers, energy.sum(axis=(1, 2)).astype(np.float32), rows, places, into)
+        incident = np.repeat(np.asarray(own.incident_energy, dtype=np.float64), own.row_size)
+        layer, n_z = own.shower_of_hit * own.mesh.n_z + own.cell % own.mesh.n_z, own.mesh.n_z
+        energy = np.bincount(layer, energy_of_prefix(self.transform, own.energy, incident), minlength=len(rows) * n_z)
+        _write_conditions(self.showers, energy.reshape(-1, n_z).astype(np.float32), rows, places, into)
 
 
 def prefix_source(showers: RaggedShowers, fill: float, transform: Transform) -> ReadySource | PrefixSource:
