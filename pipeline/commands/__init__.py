@@ -6,6 +6,7 @@ import nothing heavy at their top: numpy, torch, zarr and the stages wait until 
 
 from pipeline.commands import (
     configuration,
+    export_dense,
     freeze,
     simulate,
     stage,
@@ -15,6 +16,7 @@ from pipeline.commands import (
 COMMANDS = (
     simulate,
     stage,
+    export_dense,
     configuration,
     freeze,
     unlock,

@@ -163,7 +163,7 @@ class PartWriter:
             array = create_column(self._group, name, values.dtype.type, len(values), ("shower",), attributes)
             if len(values):
                 array[:] = values
-        _write_coordinates(self._group, self.mesh)
+        write_coordinates(self._group, self.mesh)
 
     def _make_dense(self, row_size: NDArray[np.int64]) -> None:
         """Replace the hit arrays by one dense array, a shard of showers at a time."""
@@ -210,7 +210,8 @@ def mesh_of(content: dict[str, Any]) -> CylinderMesh:
     return CylinderMesh(n_r, n_phi, n_z, content["dr_mm"], content["dz_mm"])
 
 
-def _write_coordinates(group: zarr.Group, mesh: CylinderMesh) -> None:
+def write_coordinates(group: zarr.Group, mesh: CylinderMesh) -> None:
+    """The cell centres of the mesh as coordinates r, phi (rad) and z of a store."""
     axes = {
         "r": (mesh.r_mm, "mm", "distance of the cell's centre from the particle's direction"),
         "phi": (mesh.phi_rad, "rad", "azimuth of the cell's centre"),
