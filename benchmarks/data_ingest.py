@@ -75,7 +75,7 @@ def run_dense(raw: Path, mesh: str) -> None:
     known = reader.describe(raw, spec, detector)
     threads = os.cpu_count() or 1
     with (
-        RaggedReader(reader, raw, known, threads, _same) as ragged,
+        RaggedReader(reader, known, reader.labels(raw, known, slice(None)), threads, _same) as ragged,
         DenseWriter(fresh("dense") / "part.zarr", CylinderMesh.from_spec(detector.mesh), known.n_showers) as writer,
     ):
         for showers in ragged.blocks(list(reader.row_blocks(raw, known))):

@@ -44,7 +44,8 @@ def both_ways(path: Path, threads: int = 2, **spec: Any) -> tuple[RaggedShowers,
     reader = READERS[spec["format"]]
     description = reader.describe(path, dataset(**spec), detector_with(MESH))
     rows = list(reader.row_blocks(path, description))
-    with RaggedReader(reader, path, description, threads, lambda showers: showers) as ragged:
+    labels = reader.labels(path, description, slice(None))
+    with RaggedReader(reader, description, labels, threads, lambda showers: showers) as ragged:
         fast, direct = RaggedShowers.concatenate(list(ragged.blocks(rows))), len(ragged._direct)
     slow = [RaggedShowers.from_dense(reader.read(path, description, block)) for block in rows]
     return fast, RaggedShowers.concatenate(slow), direct

@@ -1,7 +1,7 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
 from pipeline.config.compute import ComputeSpec
-from pipeline.config.data import DatasetSpec, SimulateSpec, SplitSpec
+from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
@@ -42,6 +42,7 @@ __all__ = [
     "RunSpec",
     "Sample",
     "SampleSpec",
+    "SelectSpec",
     "SimulateSpec",
     "Spec",
     "SplitSpec",

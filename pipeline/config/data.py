@@ -49,6 +49,40 @@ class SimulateSpec(Spec):
         return self
 
 
+class SelectSpec(Spec):
+    """Which showers of a data set's raw files are ingested; nothing is copied, the rest of a file stays unread."""
+
+    energy_gev: tuple[PositiveFloat, ...] | None = Field(
+        None, min_length=1, description="[low, high] with both ends, or one, three or more fixed incident energies"
+    )
+    exact: bool = Field(False, description="energy_gev lists fixed energies, two of them as well")
+    angle_deg: tuple[float, float] | None = Field(None, description="[low, high] with both ends, or one angle")
+    showers: PositiveInt | None = Field(None, description="the first of each file, of those chosen above")
+
+    @field_validator("energy_gev", mode="before")
+    @classmethod
+    def _one_energy(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("angle_deg", mode="before")
+    @classmethod
+    def _one_angle(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int | float) else value
+
+    @property
+    def energy_range(self) -> tuple[float, float] | None:
+        """Lowest and highest incident energy in GeV where a range is asked for."""
+        energies = self.energy_gev
+        return (energies[0], energies[1]) if energies and len(energies) == 2 and not self.exact else None
+
+    @model_validator(mode="after")
+    def _ranges(self) -> SelectSpec:
+        for name, pair in (("energy_gev", self.energy_range), ("angle_deg", self.angle_deg)):
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"select.{name}: expected [low, high] with low <= high, got {list(pair)}")
+        return self
+
+
 class DatasetSpec(Spec):
     """Raw files of one layout from one detector.
 
@@ -73,6 +107,7 @@ class DatasetSpec(Spec):
     )
     binning: str | None = Field(None, description="calochallenge_ds1: the challenge's binning XML of the voxels")
     first_file_only: bool = Field(False, description="take one file of those found, to try things out")
+    select: SelectSpec | None = Field(None, description="which showers of each file; default: all")
     simulate: SimulateSpec | None = None
     ingest_version: int = 1
 

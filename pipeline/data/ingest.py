@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 
 from pipeline.calorimeter import RaggedShowers
 from pipeline.config import DatasetSpec, DetectorSpec
-from pipeline.data.formats import READERS, Description, Reader
+from pipeline.data.formats import READERS, Description
 from pipeline.data.formats.ragged import RaggedReader
 from pipeline.data.part_writer import PartWriter, mesh_attributes
 from pipeline.data.progress import shower_progress
+from pipeline.data.selection import wanted
 from pipeline.data.store import shower_hashes
 from pipeline.provenance import new_digest, write_json
 
 _DIGEST_BLOCK = 1 << 20
 _WRITES_AHEAD = 2
+Hashed = tuple[RaggedShowers, NDArray[np.uint64]]
 
 
 def ingest(
@@ -43,15 +45,19 @@ def ingest(
     manifest.unlink(missing_ok=True)
     reader = READERS[dataset.format]
     description = reader.describe(raw, dataset, detector)
+    labels = reader.labels(raw, description, slice(None))
+    rows = wanted(dataset.select, description, labels)
     writer = PartWriter(manifest.with_suffix(".zarr"), description.mesh, _attributes(raw, description))
     with writer, _Digest(raw) as digest:
-        hashes, incident = _stream(reader, description, writer, digest, threads or _cpus())
+        ragged = RaggedReader(reader, description, labels, threads or _cpus(), _hashed, rows)
+        hashes = _stream(ragged, list(reader.row_blocks(raw, description)), writer, digest)
         source = {"name": raw.name, "size": raw.stat().st_size, "digest": digest.result()}
+    incident = labels.incident_energy[rows].astype(np.float32)
     content = {
         "kind": "part",
         "dataset": name,
         "ingest_version": dataset.ingest_version,
-        "source": source,
+        "source": source | ({"n_showers": description.n_showers} if dataset.select else {}),
         "specs": {"dataset": dataset.digest(exclude={"files", "simulate", "binning"}), "detector": detector.digest()},
         **_facts(description),
         "layout": writer.layout,
@@ -67,32 +73,31 @@ def ingest(
 
 
 def _stream(
-    reader: Reader, description: Description, writer: PartWriter, digest: _Digest, threads: int
-) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """Append all showers of the file to the store; returns their hashes and incident energies (MeV)."""
-    path, n = description.path, description.n_showers
-    hashes, incident, done = [], [], 0
+    ragged: RaggedReader[Hashed], blocks: list[slice], writer: PartWriter, digest: _Digest
+) -> NDArray[np.uint64]:
+    """Append all wanted showers of the file to the store; returns their hashes."""
+    path, n = ragged.path, int(np.count_nonzero(ragged.wanted))
+    hashes, done = [], 0
     with (
-        RaggedReader(reader, path, description, threads, _hashed) as ragged,
-        shower_progress(path.name, n, 4 * description.mesh.n_cells) as advance,
+        ragged,
+        shower_progress(path.name, n, 4 * writer.mesh.n_cells) as advance,
         ThreadPoolExecutor(1, thread_name_prefix="write") as behind,
     ):
         writing: deque[Future[None]] = deque()
-        for showers, own in ragged.blocks(list(reader.row_blocks(path, description))):
+        for showers, own in ragged.blocks(blocks):
             writing.append(behind.submit(writer.append, showers, own))
             while len(writing) > _WRITES_AHEAD:
                 writing.popleft().result()
             hashes.append(own)
-            incident.append(np.asarray(showers.incident_energy, dtype=np.float32))
             done += len(showers)
             digest.advance(done / n)
             advance(len(showers))
         for written in writing:
             written.result()
-    return np.concatenate(hashes), np.concatenate(incident)
+    return np.concatenate(hashes)
 
 
-def _hashed(showers: RaggedShowers) -> tuple[RaggedShowers, NDArray[np.uint64]]:
+def _hashed(showers: RaggedShowers) -> Hashed:
     return showers, shower_hashes(showers)
 
 

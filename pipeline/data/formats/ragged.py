@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -63,19 +62,27 @@ class RaggedReader(Generic[T]):
     """Reads blocks of a raw file as ragged showers; a context, which holds the file and the threads."""
 
     def __init__(
-        self, reader: Reader, path: Path, description: Description, threads: int, then: Callable[[RaggedShowers], T]
+        self,
+        reader: Reader,
+        description: Description,
+        labels: Labels,
+        threads: int,
+        then: Callable[[RaggedShowers], T],
+        wanted: NDArray[np.bool_] | None = None,
     ) -> None:
-        """A reader of one described file; nothing is opened before the context is entered.
+        """A reader of one described file, whose labels are read; nothing is opened before the context is entered.
 
         `then` is called for each piece on the thread that made it; `blocks` yields what it returns.
+        `wanted`: (shower,) which showers to keep, default all; a block without one is not read.
         """
-        self.reader, self.path, self.description, self.threads, self.then = reader, path, description, threads, then
+        self.reader, self.description, self.labels, self.threads = reader, description, labels, threads
+        self.then, self.path = then, description.path
+        self.wanted = np.ones(description.n_showers, bool) if wanted is None else wanted
         self._stack = contextlib.ExitStack()
         self._direct: list[_Direct] = []
 
     def __enter__(self) -> RaggedReader[T]:
         """Locate all chunks, start the threads."""
-        self.labels = self.reader.labels(self.path, self.description, slice(None))
         if self.description.mesh.n_cells <= _MOST and sys.byteorder == "little":
             self._locate()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="ingest")
@@ -99,6 +106,8 @@ class RaggedReader(Generic[T]):
         """The showers of the row ranges, in order, in pieces; raises `FormatError`."""
         waiting: deque[_Block[T]] = deque()
         for block in rows:
+            if not self.wanted[block].any():
+                continue
             waiting.append(self._start(block))
             while len(waiting) > 1 and sum(b.nbytes for b in waiting) > self.threads * _AHEAD_BYTES:
                 yield from self._finish(waiting.popleft())
@@ -138,7 +147,12 @@ class RaggedReader(Generic[T]):
             return [self._read(block.rows)]
 
     def _read(self, rows: slice) -> T:
-        return self.then(RaggedShowers.from_dense(self.reader.read(self.path, self.description, rows)))
+        return self._kept(rows, RaggedShowers.from_dense(self.reader.read(self.path, self.description, rows)))
+
+    def _kept(self, rows: slice, showers: RaggedShowers) -> T:
+        if not self.wanted[rows].all():
+            showers = showers.take(np.flatnonzero(self.wanted[rows]))
+        return self.then(showers)
 
     def _band(self, block: _Block[T], i: int, pieces: list[Keys]) -> T:
         """Some rows of a block from the keys of all its chunks."""
@@ -153,7 +167,7 @@ class RaggedReader(Generic[T]):
             keys.sort()
         row_size = np.diff(np.searchsorted(keys, np.arange(low, high + 1, dtype=np.uint64) << _ROW))
         rows = slice(block.rows.start + low, block.rows.start + high)
-        return self.then(self._showers(rows, row_size, keys.view(np.uint16)[2::4], keys.view(np.float32)[0::2]))
+        return self._kept(rows, self._showers(rows, row_size, keys.view(np.uint16)[2::4], keys.view(np.float32)[0::2]))
 
     def _showers(
         self, rows: slice, row_size: NDArray[np.int64], cell: NDArray[np.uint16], energy: NDArray[np.float32]
