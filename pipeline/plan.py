@@ -190,10 +190,11 @@ class Plan:
         return [*models, *evaluations, *([self.paths.metrics] if evaluations else [])]
 
     def subjects(self) -> list[str]:
-        """What is evaluated: the Geant4 floor, every sample, every head."""
+        """What is evaluated: the Geant4 floor, known faults of it, every sample, every head."""
         if self.config.evaluation is None:
             return []
-        return ["floor", *self.config.samples, *self.config.head_runs()]
+        faults = ["sensitivity"] if self.config.evaluation.sensitivity else []
+        return ["floor", *faults, *self.config.samples, *self.config.head_runs()]
 
     def figures(self) -> list[str]:
         """The figures that this experiment can draw."""
@@ -260,7 +261,8 @@ class Plan:
     def evaluation_key(self) -> str:
         """All that shapes an evaluation, given the samples and the data."""
         assert self.config.evaluation is not None
-        return digest_of([self.config.evaluation.digest(), self.config.splits.digest(), self.config.seed])
+        spec = self.config.evaluation.digest(exclude={"sensitivity", "published"})
+        return digest_of([spec, self.config.splits.digest(), self.config.seed])
 
     def figures_key(self) -> str:
         """All that shapes the figures, given the tables."""

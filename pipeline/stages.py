@@ -165,12 +165,14 @@ def predict(plan: Plan, run: str) -> Path:
 
 
 def evaluate(plan: Plan, subject: str, threads: int = 1) -> Path:
-    """Compare a sample, the floor or a head with the held-out showers."""
+    """Compare a sample, the floor, its known faults or a head with the held-out showers."""
     from pipeline.evaluation.evaluate import evaluate as evaluate_sample
-    from pipeline.evaluation.evaluate import evaluate_predictions
+    from pipeline.evaluation.evaluate import evaluate_predictions, evaluate_sensitivity
 
     output = plan.paths.evaluation(subject)
-    if subject in plan.config.head_runs():
+    if subject == "sensitivity":
+        evaluate_sensitivity(plan.config, plan.reference_parts(), output, threads)
+    elif subject in plan.config.head_runs():
         predictions = plan.paths.prediction(subject)
         evaluate_predictions(plan.config, subject, predictions, plan.reference_parts(), output, threads)
     else:
@@ -234,7 +236,8 @@ def _report_content(plan: Plan) -> dict[str, Any]:
     """The page's content: rows and summary, figures, configuration, what each model came from, measured times."""
     import yaml
 
-    from pipeline.evaluation.summary import summarise
+    from pipeline.evaluation.published import published_table
+    from pipeline.evaluation.summary import notes, summarise
 
     paths = plan.paths
     rows = read_json(paths.metrics) if plan.config.evaluation else []
@@ -245,6 +248,8 @@ def _report_content(plan: Plan) -> dict[str, Any]:
         "rows": rows,
         "figures": {figure: paths.figure(figure) for figure in plan.figures()},
         "summary": summarise(rows),
+        "notes": notes([paths.evaluation(subject) for subject in plan.subjects()]),
+        "published": published_table(plan.config, rows),
         "configuration": yaml.safe_dump(plan.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
         "lineage": {run: {k: model[k] for k in kept if k in model} for run, model in models.items()},
         "measured": {

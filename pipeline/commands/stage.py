@@ -28,7 +28,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "recipe": {"help": "name of a preprocessing recipe"},
     "run": {"help": "name of a run"},
     "slice": {"type": int, "help": "which slice of the training, from 1; default: the last"},
-    "subject": {"help": "'floor', a sample, or a run with a head"},
+    "subject": {"help": "'floor', 'sensitivity', a sample, or a run with a head"},
     "figure": {"help": "name of a figure"},
     "threads": {"type": int, "default": 2, "help": "Dask threads"},
 }

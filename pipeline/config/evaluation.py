@@ -55,6 +55,10 @@ class EvaluationSpec(Spec):
     energy_bins: PositiveInt = Field(3, description="bins equal in log E_inc")
     bins: PositiveInt = Field(10, description="quantile bins of a separation power")
     bootstrap: PositiveInt = Field(50, description="replicas behind an error")
+    sensitivity: bool = Field(True, description="show beside the samples what known faults would have shown")
+    published: Literal["calochallenge_ds2", "calochallenge_ds3"] | None = Field(
+        None, description="published results to set beside ours; default: those on the evaluation's mesh, if any"
+    )
     metrics: tuple[Metric, ...] = Field(get_args(Metric), description="which distances are measured")
     feature_showers: PositiveInt = Field(
         50000, description="showers of each side that metrics of feature vectors see, at most"

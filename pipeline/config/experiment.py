@@ -17,6 +17,7 @@ from pipeline.config.runs import DiffusionSpec, Model, RunSpec
 from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec
 
+RESERVED = ("reference", "floor", "sensitivity")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 
 
@@ -115,9 +116,9 @@ class Config(Spec):
                 if not re.match(NAME, name)
             ]
             + [
-                f"samples.{name}: the name is taken by the reference; choose another"
+                f"samples.{name}: the name is taken by the evaluation or a head; choose another"
                 for name in self.samples
-                if name in ("reference", "floor", *self.head_runs())
+                if name in (*RESERVED, *self.head_runs()) or name.startswith(("floor_of_", "fault_"))
             ]
             + [
                 f"samples.{name}: the name is taken by a data set; choose another"
@@ -127,7 +128,7 @@ class Config(Spec):
             + [
                 f"runs.{name}: the name is taken by the evaluation; choose another"
                 for name in self.head_runs()
-                if name in ("reference", "floor")
+                if name in RESERVED
             ]
         )
 

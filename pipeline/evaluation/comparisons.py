@@ -48,7 +48,7 @@ ROW_KEYS = (
 )
 
 
-_FLOOR_OF = "floor_of_"
+_FLOOR_OF, _FAULT = "floor_of_", "fault_"
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,14 @@ def own_floor(sample: str) -> str:
     return f"{_FLOOR_OF}{sample}"
 
 
-def is_own_floor(sample: str) -> bool:
-    """Whether rows of that name are a sample's own floor."""
-    return sample.startswith(_FLOOR_OF)
+def fault(perturbation: str) -> str:
+    """The name of the rows of the floor's showers after a perturbation."""
+    return f"{_FAULT}{perturbation}"
+
+
+def is_sample(name: str) -> bool:
+    """Whether rows of that name are a sample's (or the floor's), not a fault's or a sample's own floor."""
+    return not name.startswith((_FLOOR_OF, _FAULT))
 
 
 def finite(value: float) -> float | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.calorimeter import CylinderMesh
 from pipeline.config import Config, EvaluationSpec
 from pipeline.data.compute import Workers, client_for
-from pipeline.data.store import Part
+from pipeline.data.store import Half, Part
 from pipeline.data.stream import ShowerStream, held_out_stream, training_stream
 from pipeline.evaluation.baselines import BASELINE, MOST_TRAINING_SHOWERS, PREDICTIVE, PREDICTORS
 from pipeline.evaluation.comparisons import ROW_KEYS, Row, compare, finite, own_floor, selection_name
@@ -28,9 +28,11 @@ from pipeline.evaluation.metrics import bootstrap_error, generator_for
 from pipeline.evaluation.multivariate import multivariate_rows
 from pipeline.evaluation.observables import ONE_THREAD, observables, observe
 from pipeline.evaluation.response import energy_bins, energy_edges, response
+from pipeline.evaluation.sensitivity import sensitivity_rows
 from pipeline.evaluation.tables import figure_tables, image_tables, plain
 from pipeline.provenance import read_json, write_json
 
+HALVES: tuple[Half, Half] = ("reference", "floor")
 PREDICTION_COLUMNS = ("incident_energy", "predicted", "sigma")
 
 Array = NDArray[np.float64]
@@ -72,6 +74,19 @@ def evaluate(
             made += [complete(row, config, own_floor(sample)) for row in rows]
     tables |= {"kind": "sample", "sample": sample, "reference": spec.reference}
     write_json(output, {"rows": made, "tables": tables | {"notes": ground.notes, "differs": ground.differs}})
+
+
+def evaluate_sensitivity(config: Config, reference_parts: Sequence[Path], output: Path, threads: int = 1) -> None:
+    """Evaluate known faults of the floor's showers: what the evaluation would have shown of them."""
+    spec = evaluation_of(config)
+    parts = [Part.open(path) for path in reference_parts]
+    reference, floor = (
+        comparable(held_out_stream(parts, config.splits, half, spec.showers), config, f"the {half}") for half in HALVES
+    )
+    with client_for(config.compute, threads) as workers:
+        rows = sensitivity_rows(reference, floor, spec, config.seed, workers)
+    tables = {"kind": "sensitivity", "reference": spec.reference}
+    write_json(output, {"rows": [complete(row, config, name) for name, row in rows], "tables": tables})
 
 
 def comparison(

@@ -117,6 +117,10 @@ PERTURBATIONS: dict[str, Perturbation] = {
 }
 
 
+SENSITIVITY = ("energy_1_percent", "smeared_5_percent", "dropped_layer", "rotated")
+"""The faults whose reaction stands in every summary."""
+
+
 # ------------------------------------------------------------------------------- what they share
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.evaluation.comparisons import Row, is_own_floor, own_floor
+from pipeline.evaluation.comparisons import Row, fault, is_sample, own_floor
 from pipeline.evaluation.metrics import perfect_value
+from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.provenance import ProvenanceError, read_json
 
 FLOOR = "floor"
@@ -49,14 +50,16 @@ def collect(config: Config, evaluations: Sequence[Path]) -> list[Row]:
     """
     rows = [dict(row) for path in evaluations for row in read_json(path)["rows"]]
     rows = list({_place(row): row for row in rows}.values())
-    floors = {(row["sample"], *_what(row)): row for row in rows}
-    common = {_what(row): row for row in rows if row["sample"] == FLOOR}
+    known = {(row["sample"], *_what(row)): row for row in rows}
     order = {name: i for i, name in enumerate([FLOOR, *config.samples])}
+
+    def floor_of(row: Row) -> Row:
+        if is_floor(row["sample"]):
+            return row
+        return known.get((own_floor(row["sample"]), *_what(row)), known.get((FLOOR, *_what(row)), {}))
+
     return sorted(
-        (
-            above_floor(row, floors.get((own_floor(row["sample"]), *_what(row)), common.get(_what(row), {})))
-            for row in rows
-        ),
+        (above_floor(row, floor_of(row)) for row in rows),
         key=lambda row: (order.get(row["sample"], len(order)), *_place(row)),
     )
 
@@ -65,9 +68,13 @@ def above_floor(row: Row, floor: Row) -> Row:
     """The row with its floor's value and its distance from it in sigma; the floor itself has none."""
     value, error = floor.get("value"), floor.get("error")
     perfect = perfect_value(row["metric"])
-    itself = row["sample"] == FLOOR or is_own_floor(row["sample"])
-    sigma = None if itself else significance(row["value"], row["error"], value, error, perfect)
+    sigma = None if is_floor(row["sample"]) else significance(row["value"], row["error"], value, error, perfect)
     return row | {"floor": value, "sigma": sigma}
+
+
+def is_floor(name: str) -> bool:
+    """Whether rows of that name are the experiment's floor, or that of one sample."""
+    return name == FLOOR or name.startswith(own_floor(""))
 
 
 def _what(row: Row) -> tuple[str, str, str]:
@@ -91,14 +98,19 @@ def significance(
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Samples x observables over all energies: value, error, floor, sigma above the floor."""
+    """Samples x observables over all energies: value, error, sigma above the floor; and samples x groups of them.
+
+    A sample's sigma in a group is that of the observable farthest above the floor, and named. Faults of known kind
+    (`sensitivity`) stand below the samples.
+    """
     chosen = {(row["sample"], *_what(row)): row for row in rows if row["selection"] == "all"}
     compared = {row["sample"] for row in rows if row["observable"] != "incident_energy"}
-    samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared and not is_own_floor(s)]
-    lines = []
+    samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared and is_sample(s)]
+    faults = [(fault(name), p.label, "fault") for name, p in PERTURBATIONS.items() if fault(name) in compared]
+    lines: list[dict[str, Any]] = []
     for group, observable, metric, label in SUMMARY:
         cells = {}
-        for sample in samples:
+        for sample in [*samples, *(name for name, _, _ in faults)]:
             row = chosen.get((sample, observable, metric, "all"))
             if row is not None:
                 cells[sample] = {
@@ -118,7 +130,26 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
                     "cells": cells,
                 }
             )
-    return {"samples": samples, "lines": lines}
+    named = [(s, s.replace("_", " "), "sample") for s in samples if s != FLOOR]
+    return {
+        "samples": samples,
+        "lines": [line | {"cells": {s: c for s, c in line["cells"].items() if s in samples}} for line in lines],
+        "groups": list(dict.fromkeys(line["group"] for line in lines)),
+        "overview": [overview_row(*name, lines) for name in [*named, *faults]],
+    }
+
+
+def overview_row(sample: str, label: str, kind: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One sample (or fault) x groups: of each group the observable farthest above the floor, its sigma and name."""
+    cells: dict[str, Any] = {}
+    for line in lines:
+        sigma = line["cells"].get(sample, {}).get("sigma")
+        worst = cells.setdefault(line["group"], {"sigma": None, "of": "", "lines": 0})
+        if sigma is not None:
+            worst["lines"] += 1
+            if worst["sigma"] is None or sigma > worst["sigma"]:
+                worst |= {"sigma": sigma, "of": line["label"]}
+    return {"sample": sample, "label": label, "kind": kind, "cells": cells}
 
 
 def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, Path] | None = None) -> dict[str, Any]:
@@ -136,6 +167,12 @@ def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, P
         "summary": summarise(collect(config, evaluations)),
         "images": config.figures.images,
     }
+
+
+def notes(evaluations: Sequence[Path]) -> dict[str, list[str]]:
+    """What a reader must know of single samples, such as other numbers of showers or copies."""
+    contents = [read_json(path)["tables"] for path in evaluations]
+    return {t["sample"]: list(t["notes"]) for t in contents if t.get("notes")}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ _COMMON = (
 )
 
 CAPTIONS: dict[str, str] = {
-    "summary": "Every sample and observable over all energies, with its bootstrap error and its distance from the "
-    "Geant4 floor in units of the combined error. The floor compares two disjoint Geant4 samples.",
+    "summary": "Above: every sample and group of observables, by the observable of the group that is farthest from "
+    "the Geant4 floor, in units of the combined error (of several observables one is above 2 by chance now and then); "
+    "then what known faults of Geant4's own showers would have shown. Below: every observable over all energies, with "
+    "its bootstrap error. The floor compares two disjoint Geant4 samples.",
     "longitudinal_profile": f"Mean visible energy per layer against depth. {_COMMON}",
     "radial_profile": f"Mean visible energy per ring against the distance from the axis. {_COMMON}",
     "azimuthal_profile": f"Mean visible energy per azimuthal sector, flat at perpendicular incidence. {_COMMON}",

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.figures import CATEGORIES
 from pipeline.figures.captions import CAPTIONS
 from pipeline.figures.style import shown
-from pipeline.figures.summary import LIGHTS, number
+from pipeline.figures.summary import LIGHTS, number, sigmas
 from pipeline.provenance import atomic_path
 
 Record = dict[str, Any]
@@ -41,12 +41,15 @@ def write_report(
     figures: Mapping[str, Path],
     summary: Mapping[str, Any] | None = None,
     configuration: str = "",
+    notes: Mapping[str, Sequence[str]] | None = None,
+    published: Mapping[str, Any] | None = None,
     lineage: Mapping[str, Any] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page; `figures` maps names to PDFs whose PNGs lie beside them, in the order of the page.
 
-    summary: what `pipeline.evaluation.summary.summarise` returns; lineage, measured: any JSON-able records by name.
+    summary: what `pipeline.evaluation.summary.summarise` returns; published: what `published_table` does; notes: lines
+    by sample; lineage, measured: any JSON-able records by name.
     Raises `ReportError` for a figure without its PNG.
     """
     table = summary_table(summary or {"samples": [], "lines": []})
@@ -63,6 +66,9 @@ def write_report(
         categories=grouped(shown_figures, Path(path).parent),
         lights=legend_entries(),
         summary=table | {"pdf": _relative(figures["summary"], path) if "summary" in figures else ""},
+        overview=overview_table(summary or {}),
+        notes={shown(sample): list(lines) for sample, lines in (notes or {}).items()},
+        published=published_page(published),
         predictions=prediction_table(rows),
         bins=binned_table(rows),
         rows=rows,
@@ -158,6 +164,37 @@ def summary_table(summary: Mapping[str, Any]) -> Record:
     return {"samples": [shown(s) for s in summary["samples"]], "lines": lines}
 
 
+def overview_table(summary: Mapping[str, Any]) -> Record:
+    """Samples, then known faults, as rows; groups of observables as columns."""
+    marks = {entry["class"]: entry["mark"] for entry in legend_entries()} | {"unknown": ""}
+    lines = []
+    for row in summary.get("overview", []):
+        cells = []
+        for group in summary["groups"]:
+            cell = row["cells"].get(group) or {"sigma": None, "of": "", "lines": 0}
+            kind, known = light_class(cell["sigma"]), cell["sigma"] is not None
+            text = f"{sigmas(cell['sigma'])} σ" if known else ""
+            cells.append({"class": kind, "mark": marks[kind], "text": text, "of": plain_text(cell["of"])})
+        lines.append({"kind": row["kind"], "label": row["label"], "cells": cells})
+    return {"groups": list(summary.get("groups", [])), "lines": lines}
+
+
+def published_page(table: Mapping[str, Any] | None) -> Record:
+    """The published rows and ours as text; empty without any."""
+    if not table:
+        return {}
+
+    def texts(row: Sequence[Any]) -> list[str]:
+        return [shown(row[0]), *("" if v is None else f"{v:.4g}" for v in row[1:])]
+
+    return {
+        **{key: table[key] for key in ("title", "source", "caption", "acceptance")},
+        "columns": [shown(column) for column in table["columns"]],
+        "published": [texts(row) for row in table["published"]],
+        "ours": [texts(row) for row in table["ours"]],
+    }
+
+
 def prediction_table(rows: Sequence[Record]) -> Record:
     """Predictors of the incident energy by selection: resolution, bias, pull width."""
     chosen = [r for r in rows if r["observable"] == "incident_energy"]
@@ -168,7 +205,7 @@ def prediction_table(rows: Sequence[Record]) -> Record:
 def binned_table(rows: Sequence[Record]) -> Record:
     """Rows of single energy bins."""
     chosen = [r for r in rows if r["selection"] != "all" and r["observable"] != "incident_energy"]
-    samples = list(dict.fromkeys(r["sample"] for r in chosen))
+    samples = [s for s in dict.fromkeys(r["sample"] for r in chosen) if not s.startswith("floor_of_")]
     return _pivot(chosen, samples, lambda r: (f"{shown(r['observable'])}, {shown(r['metric'])}", r["selection"]))
 
 
@@ -187,7 +224,8 @@ def facts(rows: Sequence[Record]) -> list[tuple[str, str]]:
     compared = [r for r in rows if r["selection"] == "all" and r["observable"] != "incident_energy"]
     if not compared:
         return []
-    samples = [s for s in dict.fromkeys(r["sample"] for r in compared) if s != "floor"]
+    names = dict.fromkeys(r["sample"] for r in compared)
+    samples = [s for s in names if s != "floor" and not s.startswith(("floor_of_", "fault_"))]
     return [
         ("reference", compared[0]["reference"]),
         ("showers a side", str(compared[0]["n"])),
