@@ -24,6 +24,7 @@ RECIPE_FOLDERS = {PATHS.recipe_folder(r).name: r for r in PLAN.config.preprocess
 
 wildcard_constraints:
     dataset=r"[A-Za-z0-9_]+",
+    spec="|".join(key[:8] for key in PATHS.reading_keys.values()),
     part=r"[A-Za-z0-9._+-]+",
     recipe=r"[A-Za-z0-9_]+",
     run=r"[A-Za-z0-9_]+",

@@ -1,17 +1,22 @@
 """Where every artefact lives, as functions of the names in the configuration.
 
-Data are shared between experiments (`data/`), everything else belongs to one (`results/<experiment>/`).
-A path here is always a small file; the large stores and weights lie beside it, under the same name.
+Data are shared between experiments (`data/`), everything else belongs to one (`results/<experiment>/`). What is shared
+carries in its folder's name the digest of all that shapes it: two experiments with one name for different things do
+not overwrite each other. A path here is always a small file; the large stores and weights lie beside it, under the
+same name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import Config, digest_of
 
 DATA = Path("data")
+STORE = DATA / "store"
+PREPROCESSED = DATA / "preprocessed"
 FINGERPRINTS = DATA / "fingerprints.json"
 
 
@@ -34,18 +39,32 @@ class Paths:
         """What made a simulated raw file."""
         return DATA / "raw" / dataset / f"{part}.h5.json"
 
+    @cached_property
+    def reading_keys(self) -> dict[str, str]:
+        """All that shapes a data set's parts, given the content of the raw files."""
+        return {name: self.config.reading_key(name) for name in [*self.config.datasets, *self.config.file_samples()]}
+
+    @cached_property
+    def recipe_keys(self) -> dict[str, str]:
+        """All that shapes a preprocessed part, given the part: the recipe and the splits."""
+        splits = self.config.splits.digest()
+        return {name: digest_of([recipe.digest(), splits]) for name, recipe in self.config.preprocessing.items()}
+
+    def dataset_folder(self, dataset: str) -> str:
+        """The folder's name of a data set's parts: its name and how its files are read, `siw-1a2b3c4d`."""
+        return f"{dataset}-{self.reading_keys[dataset][:8]}"
+
     def part(self, dataset: str, part: str) -> Path:
         """Manifest of an ingested part; its store is beside it as `<part>.zarr`."""
-        return DATA / "store" / dataset / f"{part}.json"
+        return STORE / self.dataset_folder(dataset) / f"{part}.json"
 
     def recipe_folder(self, recipe: str) -> Path:
         """Preprocessed parts of a recipe, keyed by the digest of the recipe and of the splits."""
-        key = digest_of([self.config.preprocessing[recipe].digest(), self.config.splits.digest()])
-        return DATA / "preprocessed" / f"{recipe}-{key[:12]}"
+        return PREPROCESSED / f"{recipe}-{self.recipe_keys[recipe][:12]}"
 
     def prefix(self, recipe: str, dataset: str, part: str) -> Path:
         """Manifest of a preprocessed part; its store and statistics are beside it."""
-        return self.recipe_folder(recipe) / dataset / f"{part}.json"
+        return self.recipe_folder(recipe) / self.dataset_folder(dataset) / f"{part}.json"
 
     def transform(self, recipe: str, dataset: str) -> Path:
         """The recipe fitted on the data set's training split."""

@@ -7,29 +7,20 @@ digest of all that shapes the output and is no input file, and a change of it re
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, ConfigError, DatasetSpec, FilesSampleSpec, SampleSpec, digest_of, load_config
+from pipeline.config import Config, ConfigError, FilesSampleSpec, SampleSpec, digest_of, load_config
 from pipeline.paths import FINGERPRINTS, Paths
 from pipeline.provenance import FingerprintCache, file_digest, read_json, write_json
+from pipeline.raw_files import RawFile, find_raw_files, simulate_key, simulated_parts
 
 LOCK_VERSION = 1
-_MAGIC = "*?["
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """A raw file of a data set; `key` changes when its content does, not when it is touched."""
-
-    path: str
-    key: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class Plan:
         Raises ConfigError when a pattern matches nothing, two files claim one part, or a locked file changed.
         """
         cache = FingerprintCache(FINGERPRINTS)
-        files = {name: _find(config, name, cache) for name in [*config.datasets, *config.file_samples()]}
+        files = {name: find_raw_files(config, name, cache) for name in [*config.datasets, *config.file_samples()]}
         if config.data_lock:
             files = _locked(config, files)
         cache.save()
@@ -99,7 +90,7 @@ class Plan:
 
     # ------------------------------------------------------------------------------ what to do
 
-    @property
+    @cached_property
     def simulated(self) -> dict[str, tuple[str, int]]:
         """`<dataset>/<part>` of the files that the workflow makes, with data set and 1-based index.
 
@@ -108,9 +99,15 @@ class Plan:
         return {
             f"{dataset}/{part}": (dataset, index)
             for dataset in self.config.datasets
-            for index, part in enumerate(_simulated_parts(dataset, self.config.datasets[dataset]), 1)
+            for index, part in enumerate(simulated_parts(dataset, self.config.datasets[dataset]), 1)
             if part in self.files[dataset] and self.files[dataset][part].key == self.simulate_key(dataset, index)
         }
+
+    def simulated_file(self, file: str) -> tuple[str, int]:
+        """Data set and 1-based index of the simulated file `<dataset>/<part>`; ConfigError when it is none."""
+        if file not in self.simulated:
+            raise ConfigError(f"--file {file}: expected one of {sorted(self.simulated)}; see datasets.*.simulate")
+        return self.simulated[file]
 
     def parts(self, dataset: str) -> list[str]:
         """Names of the data set's parts, sorted."""
@@ -217,24 +214,17 @@ class Plan:
 
     def simulate_key(self, dataset: str, index: int) -> str:
         """All that shapes a simulated file."""
-        return _simulate_key(self.config, dataset, index)
+        return simulate_key(self.config, dataset, index)
 
     def ingest_key(self, dataset: str, part: str) -> str:
         """All that shapes a part: the raw file's content and how it is read."""
-        spec = self.config.dataset(dataset)
-        return digest_of(
-            [
-                spec.digest(exclude={"files", "simulate", "first_file_only", "binning"}),
-                self.config.raw_mesh(dataset).digest(),
-                self.config.detector(spec.detector).digest(),
-                self.files[dataset][part].key,
-                *([_digest_of_binning(dataset, spec.binning)] if spec.binning else []),
-            ]
-        )
+        binning = self.config.dataset(dataset).binning
+        content = [self.paths.reading_keys[dataset], self.files[dataset][part].key]
+        return digest_of(content + ([_digest_of_binning(dataset, binning)] if binning else []))
 
     def recipe_key(self, recipe: str) -> str:
         """All that shapes a preprocessed part, given the part."""
-        return digest_of([self.config.preprocessing[recipe].digest(), self.config.splits.digest()])
+        return self.paths.recipe_keys[recipe]
 
     def run_key(self, run: str) -> str:
         """All that shapes a model, given its data and its parent; the number of slices does not."""
@@ -271,82 +261,6 @@ class Plan:
     def report_key(self) -> str:
         """All that shapes the report, given figures and metrics."""
         return self.config.digest(exclude={"data_lock", "compute"})
-
-
-# --------------------------------------------------------------------------------- raw files
-
-
-def _simulated_parts(dataset: str, spec: DatasetSpec) -> list[str]:
-    return [f"{dataset}_{i:04d}" for i in range(1, spec.simulate.files + 1)] if spec.simulate else []
-
-
-def _simulate_key(config: Config, dataset: str, index: int) -> str:
-    spec = config.datasets[dataset]
-    assert spec.simulate is not None
-    detector = config.detector(spec.detector).digest()
-    return digest_of([spec.simulate.digest(exclude={"files"}), spec.detector, detector, index])
-
-
-def _find(config: Config, dataset: str, cache: FingerprintCache) -> dict[str, RawFile]:
-    spec, paths = config.dataset(dataset), Paths(config)
-    section = "datasets" if dataset in config.datasets else "samples"
-    found: dict[str, RawFile] = {}
-    for index, part in enumerate(_simulated_parts(dataset, spec), 1):
-        path = paths.raw(dataset, part)
-        key = _simulate_key(config, dataset, index)
-        found[part] = RawFile(str(path), _own_or_replaced(path, paths.simulation_record(dataset, part), key, cache))
-    own = {os.path.abspath(f.path) for f in found.values()}
-    for pattern in spec.files:
-        pattern = os.path.expanduser(pattern)
-        matches = [p for p in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(p)]
-        matches = matches[:1] if spec.first_file_only else matches
-        if not matches and not found:
-            raise ConfigError(
-                f"{section}.{dataset}.files: expected files matching '{pattern}', found none "
-                f"below {os.getcwd()}; correct the pattern or put the files there"
-            )
-        for match in matches:
-            if os.path.abspath(match) in own or _simulated_before(match, cache):
-                continue
-            part = _part_name(pattern, match)
-            if part in found:
-                raise ConfigError(
-                    f"{section}.{dataset}.files: expected one file for part '{part}', got "
-                    f"{found[part].path} and {match}; rename one of them"
-                )
-            found[part] = RawFile(match, cache(match))
-    return found
-
-
-def _simulated_before(path: str, cache: FingerprintCache) -> bool:
-    """Whether the workflow made the file for a configuration that asked for more files than this one."""
-    record = Path(f"{path}.json")
-    try:
-        return record.exists() and bool(json.loads(record.read_text())["fingerprint"] == cache(path))
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _own_or_replaced(path: Path, record: Path, key: str, cache: FingerprintCache) -> str:
-    """The simulation's key, unless somebody put another file in the place of the simulated one."""
-    try:
-        made = json.loads(record.read_text())["fingerprint"]
-        actual = cache(path)
-    except (OSError, ValueError, KeyError):
-        return key
-    return key if actual == made else actual
-
-
-def _part_name(pattern: str, path: str) -> str:
-    """The part's name: the path below the pattern's fixed folders, without its ending."""
-    fixed = []
-    for piece in PurePath(pattern).parts[:-1]:
-        if any(c in piece for c in _MAGIC):
-            break
-        fixed.append(piece)
-    below = PurePath(path).relative_to(PurePath(*fixed)) if fixed else PurePath(path)
-    name = "--".join(below.with_suffix("").parts).strip("/")
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in name)
 
 
 def _digest_of_binning(dataset: str, path: str) -> str:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def simulate(plan: Plan, file: str) -> Path:
     """Make the raw file `<dataset>/<part>` of the plan, and the record of what made it."""
-    if file not in plan.simulated:
-        raise ConfigError(f"--file {file}: expected one of {sorted(plan.simulated)}; see datasets.*.simulate")
-    dataset, index = plan.simulated[file]
+    dataset, index = plan.simulated_file(file)
     spec = plan.config.datasets[dataset]
     assert spec.simulate is not None
     part = file.partition("/")[2]

@@ -24,8 +24,8 @@ RECIPE = ("--dataset", "test_siw", "--recipe", "log")
 # stage -> (arguments, what the stage makes, as glob patterns below the workspace)
 STAGES = {
     "simulate": (("--file", "test_siw/test_siw_0002"), ["data/raw/test_siw/test_siw_0002.h5*"]),
-    "ingest": (("--dataset", "test_siw", "--part", "test_siw_0002"), ["data/store/test_siw/test_siw_0002.*"]),
-    "preprocess": ((*RECIPE, "--part", "test_siw_0002"), ["data/preprocessed/*/test_siw/test_siw_0002.*"]),
+    "ingest": (("--dataset", "test_siw", "--part", "test_siw_0002"), ["data/store/test_siw-*/test_siw_0002.*"]),
+    "preprocess": ((*RECIPE, "--part", "test_siw_0002"), ["data/preprocessed/*/test_siw-*/test_siw_0002.*"]),
     "merge": (RECIPE, ["results/test/merge/log/test_siw.json"]),
     "train": (("--run", "energy"), ["results/test/train/energy"]),
     "generate": (("--sample", "generator"), ["results/test/generate/generator.*"]),

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import ConfigError, load_config
-from pipeline.plan import Plan, _part_name, freeze
+from pipeline.plan import Plan, freeze
 from pipeline.provenance import fingerprint, write_json
+from pipeline.raw_files import part_name
 
 
 @pytest.fixture
@@ -66,16 +67,30 @@ def test_locked_experiment_ignores_newer_files_and_refuses_changed_ones(raw_fold
         keys(test_config)
 
 
+def test_one_name_for_different_things_keeps_apart(raw_folder, test_config) -> None:
+    mine = Plan.discover(load_config(test_config)).paths
+    test_config["datasets"]["test_siw"]["particle"] = "gamma"
+    theirs = Plan.discover(load_config(test_config)).paths
+    assert mine.part("test_siw", "a") != theirs.part("test_siw", "a")
+    assert mine.prefix("log", "test_siw", "a") != theirs.prefix("log", "test_siw", "a")
+
+
+def test_where_files_come_from_does_not_move_their_parts(raw_folder, test_config) -> None:
+    before = Plan.discover(load_config(test_config)).paths.part("test_siw", "a")
+    test_config["datasets"]["test_siw"]["files"] = "data/raw/*/*.h5"
+    assert Plan.discover(load_config(test_config)).paths.part("test_siw", "a") == before
+
+
 def test_no_file_at_all_is_an_error(raw_folder, test_config) -> None:
     test_config["datasets"]["test_siw"]["files"] = "nowhere/*.h5"
     with pytest.raises(ConfigError, match=r"expected files matching 'nowhere/\*.h5', found none"):
         keys(test_config)
 
 
-def test_part_names_follow_the_wildcards() -> None:
-    assert _part_name("data/raw/*.h5", "data/raw/x.h5") == "x"
-    assert _part_name("data/*/showers.hdf5", "data/run 1/showers.hdf5") == "run_1--showers"
-    assert _part_name("/abs/x.y.h5", "/abs/x.y.h5") == "x.y"
+def testpart_names_follow_the_wildcards() -> None:
+    assert part_name("data/raw/*.h5", "data/raw/x.h5") == "x"
+    assert part_name("data/*/showers.hdf5", "data/run 1/showers.hdf5") == "run_1--showers"
+    assert part_name("/abs/x.y.h5", "/abs/x.y.h5") == "x.y"
 
 
 def test_two_files_for_one_part_are_refused(raw_folder, test_config) -> None:

@@ -13,6 +13,7 @@ import yaml
 from workflow_fixtures import REPOSITORY, Workspace
 
 from pipeline.config import load_config
+from pipeline.paths import Paths
 
 CONTENT = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
 ALL_BELOW_MERGE = {
@@ -67,6 +68,11 @@ def add_file(workspace: Workspace, name: str = "late") -> None:
         f"data/raw/test_siw/{name}.h5",
     )
     assert done.returncode == 0, done.stderr
+
+
+def part_folder(workspace: Workspace) -> Path:
+    """Where the parts of the data set lie."""
+    return workspace.folder / Paths(load_config(workspace.config_file)).part("test_siw", "x").parent
 
 
 def test_everything_is_made(finished: Workspace) -> None:
@@ -144,6 +150,22 @@ def test_a_replaced_raw_file_costs_its_own_jobs_and_what_lies_below_the_merge(wo
     assert jobs["ingest"] == 1 and jobs["preprocess"] == 1 and "simulate" not in jobs
 
 
+def test_a_removed_raw_file_costs_only_what_lies_below_the_merge(workspace: Workspace) -> None:
+    """Fewer files are asked for: the third one, simulated before, is no longer of the data set."""
+    raw = CONTENT["datasets"]["test_siw"]
+    workspace.configure({**CONTENT, "datasets": {"test_siw": {**raw, "simulate": {**raw["simulate"], "files": 2}}}})
+    jobs = workspace.jobs()
+    assert not set(jobs) & {"simulate", "ingest", "preprocess"} and jobs["merge"] == 1
+
+
+def test_a_setting_changed_and_changed_back_finds_the_old_parts(workspace: Workspace) -> None:
+    spec = CONTENT["datasets"]["test_siw"]
+    workspace.configure({**CONTENT, "datasets": {"test_siw": {**spec, "particle": "e+"}}})
+    assert workspace.jobs()["ingest"] == 3
+    workspace.configure(CONTENT)
+    assert workspace.jobs() == {}
+
+
 def test_with_a_data_lock_a_new_file_does_nothing(workspace: Workspace) -> None:
     done = workspace.caloforge("freeze", str(workspace.config_file), "--output", "lock.json")
     assert done.returncode == 0, done.stderr
@@ -194,11 +216,11 @@ def test_a_user_file_is_never_overwritten_by_the_simulation(workspace: Workspace
 def test_a_bad_raw_file_is_named_and_the_others_go_on(workspace: Workspace) -> None:
     (workspace.folder / "data" / "raw" / "test_siw" / "broken.h5").write_bytes(b"not HDF5")
     add_file(workspace, name="good")
+    parts = part_folder(workspace)
     with pytest.raises(AssertionError, match=r"broken\.h5"):
-        workspace.snakemake("data/store/test_siw/broken.json", "data/store/test_siw/good.json")
-    assert (workspace.folder / "data" / "store" / "test_siw" / "good.json").exists()
-    assert not (workspace.folder / "data" / "store" / "test_siw" / "broken.json").exists()
-    (workspace.folder / "data" / "store" / "test_siw" / "good.json").unlink()
+        workspace.snakemake(*(f"{parts.relative_to(workspace.folder)}/{name}.json" for name in ("broken", "good")))
+    assert (parts / "good.json").exists() and not (parts / "broken.json").exists()
+    (parts / "good.json").unlink()
 
 
 @pytest.mark.slow

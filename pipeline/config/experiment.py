@@ -15,7 +15,7 @@ from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.recipes import RecipeSpec
 from pipeline.config.runs import DiffusionSpec, Model, RunSpec
 from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
-from pipeline.config.spec import Spec
+from pipeline.config.spec import Spec, digest_of
 
 RESERVED = ("reference", "floor", "sensitivity")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
@@ -70,6 +70,12 @@ class Config(Spec):
     def file_samples(self) -> list[str]:
         """Samples that are somebody's raw files: ingested as data sets are."""
         return [name for name, sample in self.samples.items() if isinstance(sample, FilesSampleSpec)]
+
+    def reading_key(self, dataset: str) -> str:
+        """Digest of how a data set's raw files are read: with a file's content it is all that shapes a part."""
+        spec = self.dataset(dataset)
+        detector = self.detector(spec.detector)
+        return digest_of([spec.reading_digest(), self.raw_mesh(dataset).digest(), detector.digest()])
 
     def lineage(self, run: str) -> list[str]:
         """The run and the runs that it starts from, youngest first."""

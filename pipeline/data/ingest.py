@@ -26,7 +26,7 @@ from pipeline.data.part_writer import PartWriter, mesh_attributes
 from pipeline.data.progress import shower_progress
 from pipeline.data.selection import wanted
 from pipeline.data.store import shower_hashes
-from pipeline.provenance import new_digest, write_json
+from pipeline.provenance import fingerprint, new_digest, write_json
 
 _DIGEST_BLOCK = 1 << 20
 _WRITES_AHEAD = 2
@@ -52,13 +52,14 @@ def ingest(
         ragged = RaggedReader(reader, description, labels, threads or _cpus(), _hashed, rows)
         hashes = _stream(ragged, list(reader.row_blocks(raw, description)), writer, digest)
         source = {"name": raw.name, "size": raw.stat().st_size, "digest": digest.result()}
+        source["fingerprint"] = fingerprint(raw)
     incident = labels.incident_energy[rows].astype(np.float32)
     content = {
         "kind": "part",
         "dataset": name,
         "ingest_version": dataset.ingest_version,
         "source": source | ({"n_showers": description.n_showers} if dataset.select else {}),
-        "specs": {"dataset": dataset.digest(exclude={"files", "simulate", "binning"}), "detector": detector.digest()},
+        "specs": {"dataset": dataset.reading_digest(), "detector": detector.digest()},
         **_facts(description),
         "layout": writer.layout,
         "n_showers": len(hashes),

@@ -6,9 +6,9 @@ rule ingest:
         raw=lambda w: ancient(PLAN.raw_file(w.dataset, w.part)),
         record=lambda w: PLAN.simulation_record(w.dataset, w.part),
     output:
-        "data/store/{dataset}/{part}.json",
+        "data/store/{dataset}-{spec}/{part}.json",
     log:
-        "logs/ingest/{dataset}/{part}.log",
+        "logs/ingest/{dataset}-{spec}/{part}.log",
     resources:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,

@@ -3,11 +3,11 @@
 
 rule preprocess:
     input:
-        "data/store/{dataset}/{part}.json",
+        "data/store/{dataset}-{spec}/{part}.json",
     output:
-        "data/preprocessed/{folder}/{dataset}/{part}.json",
+        "data/preprocessed/{folder}/{dataset}-{spec}/{part}.json",
     log:
-        "logs/preprocess/{folder}/{dataset}/{part}.log",
+        "logs/preprocess/{folder}/{dataset}-{spec}/{part}.log",
     wildcard_constraints:
         folder="|".join(RECIPE_FOLDERS) or "(?!)",
     threads: 2
