@@ -8,12 +8,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from pipeline.config.detectors import MeshSpec
-from pipeline.config.spec import Spec
+from pipeline.config.download import DownloadSpec
+from pipeline.config.spec import Spec, digest_of
 
 SimulatedParticle = Literal["e-", "e+", "gamma"]
 Particle = Literal["e-", "e+", "gamma", "pi+", "pi-"]
 SimulatedLayout = Literal["calochallenge", "par04", "caloforge"]
 Format = Literal["calochallenge", "calochallenge_ds1", "caloforge", "lemurs", "par04", "par04_events"]
+_NOT_READ = {
+    "files",
+    "download",
+    "simulate",
+    "first_file_only",
+    "binning",
+}  # the content of a binning counts, not its path
 PATH_FIELDS = ("detector", "angle_deg", "energy_gev", "particle")
 
 
@@ -108,6 +116,7 @@ class DatasetSpec(Spec):
     binning: str | None = Field(None, description="calochallenge_ds1: the challenge's binning XML of the voxels")
     first_file_only: bool = Field(False, description="take one file of those found, to try things out")
     select: SelectSpec | None = Field(None, description="which showers of each file; default: all")
+    download: DownloadSpec | None = None
     simulate: SimulateSpec | None = None
     ingest_version: int = 1
 
@@ -135,6 +144,21 @@ class DatasetSpec(Spec):
                 f"format '{self.format}' and binning {self.binning!r}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _place_for_downloads(self) -> DatasetSpec:
+        if self.download and not self.files:
+            raise ValueError("download: expected 'files' beside it, which says where the files go, got none")
+        return self
+
+    def reading_digest(self) -> str:
+        """Digest of how a file is read; which files there are, and where they come from, does not matter.
+
+        Defaults are left out, so that an option added tomorrow moves no part of today; a change of what a default
+        means bumps `ingest_version`, which is always in.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_READ)
+        return digest_of([content, self.ingest_version])
 
 
 class SplitSpec(Spec):
