@@ -53,15 +53,23 @@ def temporary_name(path: Path) -> Path:
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files and folders that dead processes of this host left behind for this path."""
     for leftover in path.parent.glob(f".{path.name}.{socket.gethostname()}-*.tmp"):
-        pid = leftover.name.rpartition("-")[2].partition(".")[0]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
+        if is_leftover(leftover, of_this_process=True):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def is_leftover(path: Path, of_this_process: bool = False) -> bool:
+    """Whether a temporary name is of a dead process of this host (or of this one, which asks before it begins)."""
+    host, _, pid = path.name.removesuffix(".tmp").rpartition("-")
+    if not (path.name.endswith(".tmp") and host.endswith(f".{socket.gethostname()}") and pid.isdigit()):
+        return False
+    return of_this_process if int(pid) == os.getpid() else not alive(int(pid))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this host lives."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

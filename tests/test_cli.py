@@ -71,4 +71,4 @@ def test_a_detector_comes_as_the_readme_writes_it(tmp_path, capsys) -> None:
 
 def test_config_check_counts_what_it_found(capsys) -> None:
     assert main(["config", "check", "config/test.yaml"]) == 0
-    assert "3 runs, 2 samples: correct" in capsys.readouterr().out
+    assert "3 runs, 3 samples: correct" in capsys.readouterr().out

@@ -26,7 +26,20 @@ ROOMS = [
     "calorimeter",
     "foundation",
 ]
-FOUNDATION = {"config", "paths", "plan", "provenance", "reference", "__init__", "__main__"}
+FOUNDATION = {
+    "config",
+    "jobs",
+    "orphans",
+    "reasons",
+    "survey",
+    "paths",
+    "plan",
+    "provenance",
+    "raw_files",
+    "reference",
+    "__init__",
+    "__main__",
+}
 
 
 def room_of(module: str) -> str:

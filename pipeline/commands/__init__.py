@@ -6,18 +6,26 @@ import nothing heavy at their top: numpy, torch, zarr and the stages wait until 
 
 from pipeline.commands import (
     configuration,
+    download,
     export_dense,
     freeze,
+    prune,
     simulate,
     stage,
+    status,
     unlock,
+    why,
 )
 
 COMMANDS = (
+    download,
     simulate,
     stage,
     export_dense,
+    status,
+    why,
     configuration,
     freeze,
+    prune,
     unlock,
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.commands.source import add_source, plan_of
 from pipeline.config import BUILT_IN_DETECTORS, ConfigError, DetectorSpec, SimulateSpec
+from pipeline.jobs import JOBS, recorded
 
 
 def add(commands: Any) -> None:
@@ -44,7 +45,9 @@ def _simulate(options: argparse.Namespace) -> None:
     from pipeline import stages
 
     if options.file:
-        print(stages.simulate(plan_of(options), options.file))
+        plan = plan_of(options)
+        with recorded(plan, JOBS["simulate"](plan, options.file)):
+            print(stages.simulate(plan, options.file))
         return
     if options.output is None:
         raise ConfigError("expected --output FILE (or --file of a configuration), got neither")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.commands.source import add_source, plan_of
 from pipeline.config import ConfigError
+from pipeline.jobs import JOBS, recorded
 from pipeline.plan import Plan
 
 STAGES = {
@@ -59,9 +60,11 @@ def _stage(options: argparse.Namespace) -> None:
     if missing and name != "ingest_sample":
         raise ConfigError(f"expected --{missing[0]}, got none; see caloforge {options.command} --help")
     _check_names(plan, given)
+    job = JOBS[name](plan, **{key: value for key, value in given.items() if key != "threads"})
     if "slice" in given:
         given["slice_index"] = given.pop("slice")
-    print(getattr(stages, name)(plan, **given))
+    with recorded(plan, job):
+        print(getattr(stages, name)(plan, **given))
 
 
 def _check_names(plan: Plan, given: dict[str, Any]) -> None:
