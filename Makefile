@@ -60,5 +60,5 @@ clean-results:
 	rm -rf results logs
 
 clean: clean-results
-	rm -rf data/store data/preprocessed data/fingerprints.json .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf data/store data/preprocessed data/fingerprints.json data/duplicates.json .snakemake .pytest_cache .mypy_cache .ruff_cache
 	-[ -d data/raw ] && find data/raw -name '*.h5.json' -print0 | while IFS= read -r -d '' f; do rm -f "$${f%.json}" "$$f"; done

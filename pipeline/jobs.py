@@ -27,6 +27,7 @@ from pipeline.provenance import ProvenanceError, alive, file_digest, read_json, 
 
 State = Literal["current", "outdated", "missing", "failed", "running"]
 LOGS = Path("logs")
+SNAKEMAKE_LOCKS = Path(".snakemake") / "locks"
 _STAGE_OF_FOLDER = {"store": "ingest", "preprocessed": "preprocess", "raw": "simulate"}
 
 
@@ -76,8 +77,11 @@ class Job:
 
 
 def is_running(record: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote an error record is still at work; only the same host can tell."""
-    return record.get("host") == socket.gethostname() and record.get("process") is not None and alive(record["process"])
+    """Whether the process of an error record is at work; one of another host, while Snakemake holds its lock here."""
+    process = record.get("process")
+    if process is None or record.get("host") == socket.gethostname():
+        return process is not None and alive(process)
+    return any(SNAKEMAKE_LOCKS.glob("*"))
 
 
 def _read(path: Path) -> dict[str, Any]:
