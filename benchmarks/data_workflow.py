@@ -44,7 +44,7 @@ def experiment(name: str, files: str) -> dict[str, Any]:
         "experiment": name,
         "datasets": {
             "siw": {
-                "format": "calochallenge",
+                "format": "par04_events",
                 "files": files,
                 "detector": "SiW",
                 "mesh": MESH,
