@@ -24,7 +24,7 @@ from pipeline.evaluation.challenge_networks import (
     calibrated,
     dense_network,
 )
-from pipeline.evaluation.classifier import Sides, fold_of, held_out_auc
+from pipeline.evaluation.classifier import Fold, Scored, Sides, fold_of, held_out_auc
 from pipeline.evaluation.metrics import separation_power
 from pipeline.evaluation.observables import Hits, observe_block
 from pipeline.simulation.parametric import simulate_parametric
@@ -125,6 +125,29 @@ def test_low_features_are_fractions_of_the_incident_energy(files) -> None:
     np.testing.assert_allclose(features[:, :-1], voxels / showers.incident_energy[rows, None], rtol=1e-6)
     np.testing.assert_allclose(features[:, -1], np.log10(showers.incident_energy[rows]), rtol=1e-6)
     assert low_features(showers).shape == (120, MESH.n_cells + 1)
+
+
+# ------------------------------------------------------------------------------- Geant4 against Geant4, in small
+
+
+def mean_difference(sides: Sides, fold: Fold, seed: int) -> Scored:
+    """Fisher's oldest idea, quick enough to be repeated: the projection on the difference of the means."""
+    features, labels = sides.features(fold.fit), sides.labels(fold.fit)
+    width = features.std(axis=0) + 1e-9
+    direction = (features[labels == 1].mean(axis=0) - features[labels == 0].mean(axis=0)) / width**2
+    return Scored((sides.features(fold.test) @ direction).astype(np.float64))
+
+
+def test_auc_of_equals_stays_within_its_error(files) -> None:
+    showers = RaggedShowers.concatenate([read(path) for path in files])
+    features = high_features(observe_block(Hits.of(showers), FEATURES), MESH)[:, 1:].astype(np.float32)
+    pulls = []
+    for repetition in range(80):
+        rows = np.random.default_rng(repetition).permutation(len(features))
+        auc = held_out_auc(features[rows[:100]], features[rows[100:200]], mean_difference, 3, repetition)
+        pulls.append((auc.value - 0.5) / auc.error)
+    assert abs(np.mean(pulls)) < 0.4
+    assert 0.6 < np.std(pulls, ddof=1) < 1.3
 
 
 # ------------------------------------------------------------------------------- networks

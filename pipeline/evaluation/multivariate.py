@@ -29,7 +29,7 @@ from pipeline.evaluation.classifier import (
     score_cells,
     score_features,
 )
-from pipeline.evaluation.comparisons import Row, finite
+from pipeline.evaluation.comparisons import Row, finite, same_conditions
 from pipeline.evaluation.distances import (
     FPD_SAMPLES,
     KPD_SAMPLES,
@@ -49,7 +49,8 @@ from pipeline.evaluation.neighbours import NAMES, NEIGHBOURS, prdc
 from pipeline.evaluation.observables import ONE_THREAD, Table, observables, observe
 
 Array = NDArray[np.float64]
-Measure = Callable[[Array, Array, EvaluationSpec, np.random.Generator], Estimate]
+Draws = list[tuple[NDArray[np.intp], NDArray[np.intp]]]  # rows of both sides, one pair for each bootstrap replica
+Measure = Callable[[Array, Array, EvaluationSpec, Draws, np.random.Generator], Estimate]
 
 FPD_BATCHES, KPD_BATCHES = 200, 10
 CHALLENGE_EPOCHS = 50
@@ -83,49 +84,53 @@ def feature_rows(reference: Table, sample: Table, mesh: CylinderMesh, spec: Eval
     if not wanted:
         return []
     x, y = (high_features(table, mesh) for table in (reference, sample))
+    paired = same_conditions(reference["incident_energy"], sample["incident_energy"])
     rows = []
     with threadpool_limits(limits=1):
         for name in wanted:
             measure, bins = FEATURE_METRICS[name]
             generator = generator_for(seed, "features", name)
-            estimate = measure(x, y, spec, generator) if min(len(x), len(y)) >= MIN_SHOWERS else None
+            draws = bootstrap_rows(len(x), len(y), spec.bootstrap, generator, paired)
+            estimate = measure(x, y, spec, draws, generator) if min(len(x), len(y)) >= MIN_SHOWERS else None
             rows.append(_row("features", name, estimate, len(y), bins or spec.projections, seed))
     return rows
 
 
-def _fpd(x: Array, y: Array, spec: EvaluationSpec, generator: np.random.Generator) -> Estimate:
+def _fpd(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
     """The FPD; its error is the fit's and the bootstrap spread of the plain distance, in quadrature.
 
     Below 50,000 showers the batches are as large a part of all as jetnet's 20,000 to 50,000.
     """
     largest = min(FPD_SAMPLES[1], len(x), len(y))
     value, error = fpd(x, y, largest * FPD_SAMPLES[0] // FPD_SAMPLES[1], largest)
-    scaled = normalised(x, y)
-    replicas = [plain_frechet(*(side[_draw(len(side), generator)] for side in scaled)) for _ in range(spec.bootstrap)]
+    x, y = normalised(x, y)
+    replicas = [plain_frechet(x[ours], y[theirs]) for ours, theirs in draws]
     return Estimate(value, float(np.hypot(error, _spread(replicas))))
 
 
-def _kpd(x: Array, y: Array, spec: EvaluationSpec, generator: np.random.Generator) -> Estimate:
+def _kpd(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
     """The KPD, its batches at most as large as the smaller side."""
     return kpd(x, y, min(KPD_SAMPLES, len(x), len(y)))
 
 
-def _sliced(x: Array, y: Array, spec: EvaluationSpec, generator: np.random.Generator) -> Estimate:
+def _sliced(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
     """The sliced Wasserstein distance and its bootstrap error; projections are sorted once."""
     x, y = standardised(x, y)
     onto = directions(x.shape[1], spec.projections, generator)
     seen = [projected(side, onto) for side in (x, y)]
     order = [np.argsort(side, axis=1) for side in seen]
     replicas = []
-    for _ in range(spec.bootstrap):
-        counts = [np.bincount(_draw(side.shape[1], generator), minlength=side.shape[1]) for side in seen]
-        drawn = [resampled(side, rows, count) for side, rows, count in zip(seen, order, counts, strict=True)]
+    for rows in draws:
+        counts = [np.bincount(chosen, minlength=side.shape[1]) for chosen, side in zip(rows, seen, strict=True)]
+        drawn = [resampled(side, ranks, count) for side, ranks, count in zip(seen, order, counts, strict=True)]
         replicas.append(mean_wasserstein(*drawn))
     return Estimate(mean_wasserstein(*seen), _spread(replicas))
 
 
-def _draw(n: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    return generator.integers(n, size=n)
+def bootstrap_rows(n: int, m: int, replicas: int, generator: np.random.Generator, paired: bool) -> Draws:
+    """Rows of both sides drawn with replacement; the same rows where row i of both has the same conditions."""
+    ours = [generator.integers(n, size=n) for _ in range(replicas)]
+    return [(rows, rows if paired else generator.integers(m, size=m)) for rows in ours]
 
 
 def _spread(replicas: list[float]) -> float:
