@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
 
 import pipeline.training.trainer as trainer
-from pipeline.data.store import Part, training_set
+from pipeline.data.store import Part
 from pipeline.models import build_network
 from pipeline.provenance import read_json
 from pipeline.training.adaptation import AdaptationError, architecture_from, start_from
@@ -208,10 +208,12 @@ def test_a_diffusion_needs_a_standardised_recipe(toy, tmp_path):
 
 
 def test_rotation_of_slanted_showers_is_refused(toy, tmp_path, monkeypatch):
-    request, training = toy.request("generator", tmp_path), training_set
-    slanted = lambda *a: replace(s := training(*a), theta=np.full(len(s), np.radians(70)))  # noqa: E731
-    monkeypatch.setattr("pipeline.training.datasets.training_set", slanted)
-    with pytest.raises(TrainingError, match=r"runs\.generator\.training\.augment\.rotate_phi.*90.*at 70 .*'toy'; set"):
+    request = toy.request("generator", tmp_path)
+    monkeypatch.setattr(Part, "theta", property(lambda part: np.radians(np.linspace(90, 70, part.n_showers))))
+    with pytest.raises(
+        TrainingError,
+        match=r"runs\.generator\.training\.augment\.rotate_phi.*90.*at 7[0-2].* degrees in data set 'toy'; set",
+    ):
         training_loader(request, fitted_transforms(request))
 
 

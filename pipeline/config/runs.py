@@ -91,6 +91,12 @@ class TrainingSpec(Spec):
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     augment: AugmentSpec = AugmentSpec()
+    loading: Literal["auto", "memory", "stream"] = Field(
+        "auto",
+        description="all showers in memory, or random pieces of the parts; auto: in memory if they need no more than "
+        "memory_gb. The showers are the same, their order is not",
+    )
+    memory_gb: PositiveFloat = Field(8.0, description="budget of the loader in each process, 1e9 bytes")
 
 
 class RunSpec(Spec):

@@ -203,7 +203,9 @@ class ShowerStream:
         first, last = int(piece.rows[0]), int(piece.rows[-1])
         showers = self.parts[piece.part].read(slice(first, last + 1))
         if len(showers) != len(piece.rows) or (np.diff(piece.rows) != 1).any():
-            showers = showers.take(piece.rows - first)
+            keep = np.zeros(len(showers), dtype=bool)
+            keep[piece.rows - first] = True
+            showers = showers.where(keep)
         return (
             showers.rebin(self.factors).cut(self.threshold_mev) if self.threshold_mev else showers.rebin(self.factors)
         )

@@ -1,11 +1,14 @@
 """From the manifests of a `TrainRequest` to the loaders of its training and validation split.
 
-In: parts, the same parts behind the recipe's prefix, and the fitted transforms. Out: loaders in memory. Showers come
-from the prefix where the random symmetries commute with the recipe, otherwise from the raw parts.
+In: parts, the same parts behind the recipe's prefix, and the fitted transforms. Out: a loader in memory, or one that
+streams. Which of them depends on the configuration and on the number of hits, never on the machine, for they give
+the showers in another order. Showers come from the prefix where the random symmetries commute with the recipe,
+otherwise from the raw parts.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,21 +18,35 @@ from numpy.typing import NDArray
 
 from pipeline.config import AugmentSpec
 from pipeline.data.hitwise import commutes_with_phi
-from pipeline.data.store import Part, SplitName, rows_of, training_set
+from pipeline.data.store import Part, SplitName, rows_of, training_rows
 from pipeline.data.transforms import Transform
-from pipeline.training.loading import Loader
+from pipeline.training.loading import Batches, Loader
 from pipeline.training.request import TrainingError, TrainRequest
-from pipeline.training.sources import Source, StoreSource, prefix_source
+from pipeline.training.stored import StoredShowers, total_bytes
+from pipeline.training.streaming import StreamLoader
 
+log = logging.getLogger(__name__)
 VALIDATION_SHOWERS = 1024
 _PERPENDICULAR_RAD = 1e-3
 
 
-def training_loader(request: TrainRequest, transforms: Sequence[Transform]) -> Loader:
-    """The training split, in memory."""
-    augment = request.spec.training.augment
-    sources = [_source(request, name, t, "train") for name, t in zip(request.spec.data, transforms, strict=True)]
-    return Loader(sources, request.spec.seed + 1000 * request.config.seed, augment)
+def training_loader(request: TrainRequest, transforms: Sequence[Transform]) -> Batches:
+    """The training split: in memory if `training.loading` and `training.memory_gb` say so, else streamed."""
+    spec, seed = request.spec.training, request.spec.seed + 1000 * request.config.seed
+    stored = [stored_showers(request, name, t) for name, t in zip(request.spec.data, transforms, strict=True)]
+    needed, budget = total_bytes(stored), spec.memory_gb * 1e9
+    in_memory = spec.loading == "memory" or (spec.loading == "auto" and needed <= budget)
+    log.info(
+        "%s: %d showers, %.3g GB of a budget of %.3g GB: %s",
+        request.run,
+        sum(len(own) for own in stored),
+        needed / 1e9,
+        spec.memory_gb,
+        "in memory" if in_memory else "streamed",
+    )
+    if in_memory:
+        return Loader([own.in_memory() for own in stored], seed, spec.augment)
+    return StreamLoader(stored, seed, spec.augment, memory_gb=spec.memory_gb)
 
 
 def validation_loader(request: TrainRequest, transforms: Sequence[Transform]) -> Loader | None:
@@ -38,24 +55,26 @@ def validation_loader(request: TrainRequest, transforms: Sequence[Transform]) ->
     parts = {name: _opened(request.prefix.get(name) or request.parts[name]) for name in names}
     if not all(any(len(rows_of(p, request.config.splits, "validation")) for p in parts[name]) for name in names):
         return None
-    sources = [_source(request, name, t, "validation") for name, t in zip(names, transforms, strict=True)]
-    return Loader(sources, 0)
+    stored = [stored_showers(request, name, t, "validation") for name, t in zip(names, transforms, strict=True)]
+    return Loader([own.in_memory() for own in stored], 0)
 
 
-def _source(request: TrainRequest, name: str, transform: Transform, split: SplitName) -> Source:
+def stored_showers(request: TrainRequest, name: str, transform: Transform, split: SplitName = "train") -> StoredShowers:
+    """The run's showers of a data set; TrainingError when they lie at an angle and are to be turned in phi."""
     augment = request.spec.training.augment if split == "train" else AugmentSpec()
     turns = augment.rotate_phi or augment.reflect_phi
     prefix = request.prefix.get(name, ())
     from_prefix = bool(prefix) and (commutes_with_phi(transform) or not turns)
     parts = _opened(prefix if from_prefix else request.parts[name])
-    showers = training_set(parts, request.config.splits, split, _limit(request, parts, split))
+    choice = training_rows(parts, request.config.splits, split, _limit(request, parts, split))
+    stored = StoredShowers(tuple(parts), choice, transform, from_prefix)
     if augment.rotate_phi:
-        _check_perpendicular(request.run, name, showers.theta)
-    return prefix_source(showers, parts[0].fill, transform) if from_prefix else StoreSource(showers, transform)
+        check_perpendicular(request.run, name, stored.theta)
+    return stored
 
 
-def _check_perpendicular(run: str, name: str, theta: NDArray[np.floating]) -> None:
-    """Rotation in phi is a symmetry of perpendicular showers only."""
+def check_perpendicular(run: str, name: str, theta: NDArray[np.floating]) -> None:
+    """Rotation in phi is a symmetry of perpendicular showers only; TrainingError names the shower farthest off."""
     away = np.abs(np.asarray(theta, dtype=np.float64) - math.pi / 2)
     if away.max(initial=0.0) > _PERPENDICULAR_RAD:
         raise TrainingError(

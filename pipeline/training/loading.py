@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,10 @@ class Batches(Protocol):
 
     def close(self) -> None:
         """Stop what runs in the background."""
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What the order of the showers depends on besides seed and data; part of a run's identity."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,11 @@ class Loader:
 
     def close(self) -> None:
         """Nothing runs in the background."""
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """The global order depends on nothing else."""
+        return {"mode": "memory"}
 
 
 def share(batch_size: int, rank: int, world: int) -> slice:

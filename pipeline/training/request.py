@@ -99,12 +99,16 @@ def lineage_of(request: TrainRequest) -> dict[str, Any]:
     }
 
 
-def record_of(request: TrainRequest) -> dict[str, Any]:
-    """What the model's manifest says of the run: name, spec without the slices, splits, lineage."""
-    spec = request.spec.model_dump(mode="json", exclude={"slices": True, "training": {"checkpoint_every"}})
+def record_of(request: TrainRequest, order: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's manifest says of the run: name, spec without the slices, order of the showers, lineage.
+
+    `order` is the loader's: a budget that does not change the order does not change the run.
+    """
+    left_out: Any = {"slices": True, "training": {"checkpoint_every", "loading", "memory_gb"}}
     return {
         "run": request.run,
-        "spec": spec,
+        "spec": request.spec.model_dump(mode="json", exclude=left_out),
+        "loading": dict(order),
         "seed": request.config.seed,
         "model": request.config.model_of(request.run).model_dump(mode="json"),
         "splits": request.config.splits.model_dump(mode="json"),

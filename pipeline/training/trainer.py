@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,10 @@ class State:
 def train(request: TrainRequest) -> None:
     """Train one slice of a run, from its newest checkpoint on; TrainingError when the loss is not finite."""
     spec = request.spec.training
-    with reproducible(spec.threads, device_of(spec)):
-        started, cpu = time.monotonic(), time.process_time()
-        transforms, record = fitted_transforms(request), record_of(request)
-        loader, validation = training_loader(request, transforms), validation_loader(request, transforms)
+    started, cpu = time.monotonic(), time.process_time()
+    transforms = fitted_transforms(request)
+    with reproducible(spec.threads, device_of(spec)), closing(training_loader(request, transforms)) as loader:
+        record, validation = record_of(request, loader.order), validation_loader(request, transforms)
         architecture, network = initial_network(request, transforms, loader)
         state = _start(network.to(device_of(spec)), spec)
         checkpoints = checkpoint_folder(request.folder, digest_of(record))
