@@ -155,10 +155,10 @@ def test_showers_to_fit_buffers_on_are_always_the_same_and_never_turned(toy):
 
 
 def test_memory_follows_the_budget_and_not_the_data(toy, monkeypatch):
-    own = [replace(stored(toy)) for _ in range(30)]
+    own = [replace(stored(toy)) for _ in range(10)]
     peaks = []
-    for n in (3, 30):
-        loader = StreamLoader(own[:n], 1, memory_gb=2e-4)
+    for n in (2, 10):
+        loader = StreamLoader(own[:n], 1, memory_gb=1e-4)
         tracemalloc.start()
         for samples in range(0, len(loader), 8):
             loader.training_batch(samples, 8)
@@ -195,11 +195,11 @@ def streamed(toy):
     return toy.config(runs=runs)
 
 
-def test_a_streamed_training_killed_and_sliced_gives_the_same_bytes(toy, streamed, tmp_path, monkeypatch):
+def test_a_streamed_training_in_slices_gives_the_same_bytes(toy, streamed, tmp_path, monkeypatch):
     whole = toy.request("generator", tmp_path / "whole", streamed)
     train(whole)
-    for k in (1, 2, 3):
-        train(toy.request("generator", tmp_path / "slices", streamed, part=(k, 3)))
+    for k in (1, 2):
+        train(toy.request("generator", tmp_path / "slices", streamed, part=(k, 2)))
     weights = [(tmp_path / name / "generator" / "model.safetensors").read_bytes() for name in ("whole", "slices")]
     assert weights[0] == weights[1]
     assert read_json(whole.manifest)["loading"] == {"mode": "stream", "memory_gb": SMALL_GB}
