@@ -205,7 +205,8 @@ class ShowerStream:
         if len(showers) != len(piece.rows) or (np.diff(piece.rows) != 1).any():
             keep = np.zeros(len(showers), dtype=bool)
             keep[piece.rows - first] = True
-            showers = showers.where(keep)
+            once = np.count_nonzero(keep) == len(piece.rows)
+            showers = showers.where(keep) if once else showers.take(piece.rows - first)
         return (
             showers.rebin(self.factors).cut(self.threshold_mev) if self.threshold_mev else showers.rebin(self.factors)
         )
