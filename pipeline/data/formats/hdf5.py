@@ -43,7 +43,7 @@ def open_raw(path: Path) -> Iterator[h5py.File]:
             yield handle
     except FormatError:
         raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError, ArithmeticError) as error:
         raise FormatError(
             f"{path}: expected readable HDF5, found: {error}; the file is damaged or uses a filter "
             "that h5py lacks: copy it again"
@@ -101,9 +101,9 @@ def _check_size(dataset: h5py.Dataset, key: str, where: Path) -> None:
             f"{where}: data set {key}: expected showers, found none (shape {dataset.shape}); "
             "take the file out of `files:`"
         )
-    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK_BYTES:
+    if dataset.chunks and not 0 < math.prod(dataset.chunks) * dataset.dtype.itemsize <= _LARGEST_CHUNK_BYTES:
         raise FormatError(
-            f"{where}: data set {key}: expected chunks of at most {_LARGEST_CHUNK_BYTES >> 20} MiB, found "
+            f"{where}: data set {key}: expected chunks of 1 byte to {_LARGEST_CHUNK_BYTES >> 20} MiB, found "
             f"{dataset.chunks} of {dataset.dtype}; write the file again in smaller chunks (h5repack)"
         )
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
