@@ -220,7 +220,7 @@ class Plan:
         """All that shapes a part: the raw file's content and how it is read."""
         binning = self.config.dataset(dataset).binning
         content = [self.paths.reading_keys[dataset], self.files[dataset][part].key]
-        return digest_of(content + ([_digest_of_binning(dataset, binning)] if binning else []))
+        return digest_of(content + ([file_digest(binning)] if binning else []))
 
     def recipe_key(self, recipe: str) -> str:
         """All that shapes a preprocessed part, given the part."""
@@ -261,15 +261,6 @@ class Plan:
     def report_key(self) -> str:
         """All that shapes the report, given figures and metrics."""
         return self.config.digest(exclude={"data_lock", "compute"})
-
-
-def _digest_of_binning(dataset: str, path: str) -> str:
-    try:
-        return file_digest(path)
-    except OSError:
-        raise ConfigError(
-            f"datasets.{dataset}.binning: expected the file {path}, found none; it comes with the challenge's code"
-        ) from None
 
 
 # ---------------------------------------------------------------------------------- data lock

@@ -44,6 +44,11 @@ def find_raw_files(config: Config, dataset: str, cache: FingerprintCache) -> dic
     """The data set's raw files by part; ConfigError when a pattern matches nothing or two files claim one part."""
     spec, paths = config.dataset(dataset), Paths(config)
     section = "datasets" if dataset in config.datasets else "samples"
+    if spec.binning and not os.path.isfile(spec.binning):
+        raise ConfigError(
+            f"{section}.{dataset}.binning: expected the file {spec.binning}, found none; it comes with the "
+            "challenge's code"
+        )
     found: dict[str, RawFile] = {}
     for index, part in enumerate(simulated_parts(dataset, spec), 1):
         path = paths.raw(dataset, part)

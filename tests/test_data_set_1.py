@@ -13,7 +13,7 @@ from data_fixtures import read_all, sparse_values
 from pydantic import ValidationError
 
 from pipeline.calorimeter import CylinderMesh, Showers
-from pipeline.config import Config, DatasetSpec
+from pipeline.config import Config, ConfigError, DatasetSpec
 from pipeline.data.formats import FormatError
 from pipeline.data.formats.binning import VoxelLayer, read_binning, rebin_layer, weights
 from pipeline.plan import Plan
@@ -168,3 +168,10 @@ def test_the_content_of_the_binning_is_part_of_the_key(tmp_path: Path) -> None:
     assert key(binning=str(xml.rename(tmp_path / "renamed.xml"))) == before
     binning_xml(xml, photon={**PHOTON, 0: ("0,5,10,30,50,100,200,400,700", 1)})
     assert key() != before
+
+
+def test_a_missing_binning_is_found_before_anything_runs(tmp_path: Path) -> None:
+    data_set_1(tmp_path, 368)
+    spec = {"format": "calochallenge_ds1", "binning": "no.xml", "files": str(tmp_path / "*.hdf5"), "detector": "SiW"}
+    with pytest.raises(ConfigError, match=r"datasets\.d\.binning: expected the file no\.xml, found none"):
+        Plan.discover(Config.model_validate({"experiment": "x", "datasets": {"d": spec}}))

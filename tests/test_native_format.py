@@ -14,9 +14,11 @@ import pytest
 from data_fixtures import dataset, detector_with, read_all, same, write_raw
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
-from pipeline.data.formats import READERS, FormatError
+from pipeline.config import SimulateSpec
+from pipeline.data.formats import READERS, WRITERS, FormatError
 from pipeline.data.ingest import ingest
 from pipeline.data.store import Part
+from pipeline.stages import simulate_file
 
 Make = Callable[..., Showers]
 
@@ -122,3 +124,19 @@ def test_a_file_of_another_layout_is_not_native(tmp_path: Path, make_showers: Ma
     path = write_raw(tmp_path / "a.h5", make_showers(3))
     with pytest.raises(FormatError, match="attribute layout: expected 'caloforge', found None; check `format:`"):
         read_all(path, mesh, format="caloforge")
+
+
+def test_native_bytes_do_not_depend_on_blocks(tmp_path: Path, make_showers: Make) -> None:
+    showers = make_showers(150)
+    options = {"sampling_fraction": 0.03, "sampling_corrected": False, "threshold_mev": 5e-4}
+    WRITERS["caloforge"].write(tmp_path / "a.h5", [showers], **options)
+    WRITERS["caloforge"].write(tmp_path / "b.h5", [showers[i : i + 7] for i in range(0, 150, 7)], **options)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_simulated_showers_can_be_native(tmp_path: Path, mesh: CylinderMesh) -> None:
+    content = {"engine": "parametric", "files": 1, "showers": 20, "energy_gev": [1, 4], "layout": "caloforge"}
+    spec = SimulateSpec.model_validate({**content, "mesh": mesh.as_spec().model_dump()})
+    simulate_file(tmp_path / "a.h5", spec, "SiW", detector_with(mesh), seed=1)
+    manifest = ingest(tmp_path / "a.h5", tmp_path / "a.json", dataset(format="caloforge"), detector_with(mesh), "siw")
+    assert (manifest["n_showers"], manifest["threshold_mev"]) == (20, 5e-4)

@@ -71,6 +71,8 @@ class ChunkIndex:
             lambda chunk: found.append((*chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask))
         )
         table = np.array(found, np.int64).reshape(len(found), dataset.ndim + 3)
+        if not _sound(table, dataset.shape, dataset.chunks):
+            return None
         table = table[np.lexsort((table[:, -3], table[:, 0]))]
         written = properties.get_fill_time() != h5py.h5d.FILL_TIME_NEVER
         return cls(
@@ -105,7 +107,10 @@ class ChunkIndex:
         size = int(self.size[i])
         if size > 2 * self.nbytes + 4096:
             raise OddChunk(f"chunk {i} of {size} bytes")
-        data: Buffer = os.pread(file, size, int(self.address[i]))
+        try:
+            data: Buffer = os.pread(file, size, int(self.address[i]))
+        except OSError as error:
+            raise OddChunk(f"chunk {i}: {error}") from None
         if len(data) != size:
             raise OddChunk(f"chunk {i} behind the end of the file")
         for position in reversed(range(len(self.filters))):
@@ -137,3 +142,11 @@ class ChunkIndex:
             raise OddChunk(f"{len(data)} shuffled bytes")
         planes = np.frombuffer(data, np.uint8).reshape(width, -1)
         return np.ascontiguousarray(planes.T).reshape(-1)
+
+
+def _sound(table: NDArray[np.int64], shape: tuple[int, ...], chunk: tuple[int, ...]) -> bool:
+    """Whether each chunk lies at a place of its own inside the data set; in a damaged file some may not."""
+    origin, grid = table[:, :-3], [-(-n // c) for n, c in zip(shape, chunk, strict=True)]
+    if (table < 0).any() or (origin % chunk).any() or (origin >= shape).any():
+        return False
+    return len(np.unique(np.ravel_multi_index(tuple((origin // chunk).T), grid))) == len(table)
