@@ -6,6 +6,7 @@ import cmath
 import math
 
 import numpy as np
+from scipy.special import digamma
 
 from pipeline.calorimeter import CylinderMesh
 
@@ -63,18 +64,18 @@ def containment(rings: list[float], fraction: float, dr_mm: float) -> float:
 
 
 def gamma_maximum(layers: list[float], dz_mm: float) -> float:
-    """Normal equations of the weighted fit of ln E, solved by NumPy on depths in mm."""
-    filled = [(i + 0.5, e) for i, e in enumerate(layers) if e > 0]
-    if not filled:
+    """Bisects for the shape a of the likeliest gamma profile; its maximum is (a - 1) / a of the mean depth."""
+    total = sum(layers)
+    if not total:
         return 0.0
-    most = (layers.index(max(layers)) + 0.5) * dz_mm
-    if len(filled) < 3:
-        return most
-    design = np.array([[math.sqrt(e) * f for f in (1, math.log(t), t)] for t, e in filled])
-    target = np.array([math.sqrt(e) * math.log(e) for _, e in filled])
-    _, power, slope = np.linalg.lstsq(design, target, rcond=None)[0]
-    found = power > 0 and slope < 0 and -power / slope <= len(layers)
-    return float(-power / slope * dz_mm) if found else most
+    depths = [(i + 0.5) * dz_mm for i in range(len(layers))]
+    mean = sum(z * e for z, e in zip(depths, layers, strict=True)) / total
+    spread = math.log(mean) - sum(math.log(z) * e for z, e in zip(depths, layers, strict=True)) / total
+    low, high = 1e-3, 1e7
+    while spread > 1e-7 and high / low > 1 + 1e-12:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if math.log(middle) - float(digamma(middle)) > spread else (low, middle)
+    return (low - 1) / low * mean if spread > 1e-7 and low > 1 else depths[layers.index(max(layers))]
 
 
 def neighbours(i: int, j: int, k: int, mesh: CylinderMesh) -> set[tuple[int, int, int]]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from scipy.special import digamma, polygamma
 
 from pipeline.evaluation.hits import Array, Hits, ratio
 
+_NARROWEST = 1e-9  # of ln <z> - <ln z>; below it all energy lies in one layer
 Convention = Literal["standard", "par04"]
 
 
@@ -72,22 +74,27 @@ def layer_of_maximum(hits: Hits) -> Array:
 
 
 def depth_of_maximum(hits: Hits) -> Array:
-    """Maximum of the gamma profile E(z) = c z^(a-1) exp(-b z) fitted to the layers, (a - 1)/b, (n,) mm.
+    """Maximum (a - 1)/b of the gamma profile E(z) = c z^(a-1) exp(-b z) fitted to the layers, (n,) mm.
 
-    Least squares of ln E, linear in (ln c, a - 1, b), over layers with energy, each weighted by it (relative errors as
-    of counts). Energy beyond the mesh does not matter, as it would to a fit by moments. Where the fit has no maximum
-    within the mesh, or fewer than three layers hold energy, it is `layer_of_maximum`.
+    Maximum likelihood of the depths, each weighted by its energy: ln a - psi(a) = ln <z> - <ln z>, b = a / <z>; empty
+    layers count, energy behind the mesh is missed. Where a <= 1 (energy falls from the first layer on) or all energy
+    lies in one layer it is `layer_of_maximum`.
     """
-    layers, depth = hits.layers, hits.mesh.n_z * hits.mesh.dz_mm
-    x = hits.mesh.z_mm / depth
-    terms = np.stack([np.ones_like(x), np.log(x), x], axis=1)
-    log_energy = np.log(layers, out=np.zeros_like(layers), where=layers > 0)
-    matrix = (layers @ (terms[:, :, None] * terms[:, None, :]).reshape(len(x), 9)).reshape(-1, 3, 3)
-    best = np.einsum("nij,nj->ni", np.linalg.pinv(matrix, hermitian=True), (layers * log_energy) @ terms)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        maximum = best[:, 1] / -best[:, 2]
-    found = ((layers > 0).sum(axis=1) >= 3) & (best[:, 1] > 0) & (best[:, 2] < 0) & (maximum <= 1)
-    return np.where(found, maximum * depth, layer_of_maximum(hits))
+    depth, total = hits.mesh.z_mm, hits.layers.sum(axis=1)
+    mean = ratio(hits.layers @ depth, total)
+    spread = np.log(np.where(total > 0, mean, 1.0)) - ratio(hits.layers @ np.log(depth), total)
+    shape = gamma_shape(np.maximum(spread, _NARROWEST))
+    found = (total > 0) & (spread > _NARROWEST) & (shape > 1)
+    return np.where(found, (shape - 1) / shape * mean, layer_of_maximum(hits))
+
+
+def gamma_shape(spread: Array) -> Array:
+    """The a with ln a - psi(a) = spread > 0: Minka's Newton steps (2002, "Estimating a gamma distribution")."""
+    shape = (3 - spread + np.sqrt((spread - 3) ** 2 + 24 * spread)) / (12 * spread)
+    for _ in range(4):
+        step = (np.log(shape) - digamma(shape) - spread) / (shape**2 * (1 / shape - polygamma(1, shape)))
+        shape = 1 / (1 / shape + step)
+    return shape
 
 
 # ------------------------------------------------------------------------------- centres of layers
