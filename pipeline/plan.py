@@ -198,7 +198,7 @@ class Plan:
         config = self.config
         if config.evaluation is None:
             return [f for f in config.figures.draw if f == "training_curves" and config.runs]
-        skip = set() if config.head_runs() else {"energy_prediction"}
+        skip = set() if config.head_runs() else {"energy_prediction", "pulls"}
         skip |= set() if config.runs else {"training_curves"}
         skip |= set() if config.samples else {"shower_images"}
         return [f for f in config.figures.draw if f not in skip]

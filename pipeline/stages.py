@@ -165,7 +165,8 @@ def predict(plan: Plan, run: str) -> Path:
 def evaluate(plan: Plan, subject: str, threads: int = 1) -> Path:
     """Compare a sample, the floor, its known faults or a head with the held-out showers."""
     from pipeline.evaluation.evaluate import evaluate as evaluate_sample
-    from pipeline.evaluation.evaluate import evaluate_predictions, evaluate_sensitivity
+    from pipeline.evaluation.evaluate import evaluate_sensitivity
+    from pipeline.evaluation.predictions import evaluate_predictions
 
     output = plan.paths.evaluation(subject)
     if subject == "sensitivity":

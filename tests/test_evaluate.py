@@ -15,16 +15,16 @@ from pipeline.config import Config
 from pipeline.data.store import shower_hashes
 from pipeline.data.stream import InMemory, ShowerStream
 from pipeline.evaluation import evaluate as module
+from pipeline.evaluation import predictions as predictions_module
 from pipeline.evaluation.comparisons import COMPARISONS, ROW_KEYS, same_conditions, selection_name
 from pipeline.evaluation.evaluate import (
     EvaluationError,
     comparable,
     evaluate,
-    evaluate_predictions,
-    prediction_columns,
 )
 from pipeline.evaluation.multivariate import FEATURE_METRICS
 from pipeline.evaluation.neighbours import NAMES
+from pipeline.evaluation.predictions import evaluate_predictions, prediction_columns
 from pipeline.evaluation.summary import SUMMARY, collect, gather, significance, summarise
 from pipeline.evaluation.tables import image_rows, side_view
 from pipeline.provenance import read_json, write_json
@@ -41,7 +41,7 @@ def toy_showers(seed: int, n: int = N, incident: np.ndarray | None = None, mesh:
     energy = rng.exponential(mean, size=(n, *mesh.shape)) * (rng.uniform(size=(n, *mesh.shape)) < 0.4)
     energy *= (0.03 * incident * rng.normal(1, 0.05, size=n) / energy.sum(axis=(1, 2, 3)))[:, None, None, None]
     return RaggedShowers.from_dense(
-        Showers(energy.astype(np.float32), incident, np.full(n, np.pi / 2), np.zeros(n), mesh, "SiW")
+        Showers(energy.astype(np.float32), incident, np.resize([np.pi / 2, 1.2], n), np.zeros(n), mesh, "SiW")
     )
 
 
@@ -117,9 +117,12 @@ def parts() -> Iterator[None]:
     coarse = toy_showers(3, incident=incident).rebin((2, 1, 2))
     loud = toy_showers(4, incident=incident)
     monkeypatch.setattr(ToyPart, "known", {"good": coarse, "null": replace(loud, energy=1.3 * loud.energy)})
-    monkeypatch.setattr(module, "Part", ToyPart)
-    monkeypatch.setattr(module, "held_out_stream", lambda parts, splits, half, n: ShowerStream.of(halves[half]))
-    monkeypatch.setattr(module, "training_stream", lambda parts, splits, split: ShowerStream.of(toy_showers(5)))
+    for room in (module, predictions_module):
+        monkeypatch.setattr(room, "Part", ToyPart)
+        monkeypatch.setattr(room, "held_out_stream", lambda parts, splits, half, n: ShowerStream.of(halves[half]))
+    monkeypatch.setattr(
+        predictions_module, "training_stream", lambda parts, splits, split: ShowerStream.of(toy_showers(5))
+    )
     yield
     monkeypatch.undo()
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from test_evaluate import config, evaluations, parts, predictions  # noqa: F401
 
 from pipeline.config import FiguresSpec
-from pipeline.evaluation.evaluate import evaluate_predictions
+from pipeline.evaluation.predictions import evaluate_predictions
 from pipeline.evaluation.summary import collect, gather, summarise
 from pipeline.figures import CATEGORIES, FIGURES, draw
 from pipeline.figures.captions import CAPTIONS

@@ -17,12 +17,17 @@ Figure = Literal[
     "energy_response",
     "linearity",
     "resolution",
+    "containment",
+    "shower_depth",
+    "angular_dependence",
     "cell_spectrum",
     "hits",
     "moments",
     "azimuthal_asymmetry",
+    "clusters",
     "shower_images",
     "energy_prediction",
+    "pulls",
     "training_curves",
 ]
 
@@ -53,6 +58,7 @@ class EvaluationSpec(Spec):
     showers: PositiveInt = Field(1000, description="showers on each side")
     convention: Literal["standard", "par04"] = Field("standard", description="positions in moments: centres, or edges")
     energy_bins: PositiveInt = Field(3, description="bins equal in log E_inc")
+    angle_bins: PositiveInt = Field(4, description="bins of the polar angle where there are several angles")
     bins: PositiveInt = Field(10, description="quantile bins of a separation power")
     bootstrap: PositiveInt = Field(50, description="replicas behind an error")
     sensitivity: bool = Field(True, description="show beside the samples what known faults would have shown")

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 class Hits:
     """The hits of n showers, one entry per cell above threshold.
 
-    shower, r, phi, z: (hit,) indices; energy: (hit,) visible MeV; incident_energy: (n,) MeV.
+    shower, r, phi, z: (hit,) indices; energy: (hit,) visible MeV; incident_energy: (n,) MeV; theta: (n,) rad.
     """
 
     shower: NDArray[np.intp]
@@ -29,6 +29,7 @@ class Hits:
     z: NDArray[np.intp]
     energy: Array
     incident_energy: Array
+    theta: Array
     mesh: CylinderMesh
 
     @classmethod
@@ -42,6 +43,7 @@ class Hits:
             z,
             showers.energy.astype(np.float64),
             np.asarray(showers.incident_energy, dtype=np.float64),
+            np.asarray(showers.theta, dtype=np.float64),
             showers.mesh,
         )
 

@@ -49,6 +49,11 @@ def incident_energy(hits: Hits) -> Array:
     return hits.incident_energy
 
 
+def theta(hits: Hits) -> Array:
+    """Polar angle of the incoming particle, (n,) rad."""
+    return hits.theta
+
+
 def visible_energy(hits: Hits) -> Array:
     """E_tot: visible energy of the shower, (n,) MeV."""
     return hits.total(hits.energy)
@@ -101,6 +106,7 @@ def cell_spectrum(hits: Hits) -> Array:
 
 OBSERVABLES: dict[str, Callable[..., Array]] = {
     "incident_energy": incident_energy,
+    "theta": theta,
     "visible_energy": visible_energy,
     "energy_response": energy_response,
     "layer_energy": layer_energy,

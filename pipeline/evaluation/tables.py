@@ -7,17 +7,27 @@ It compares nothing: that is `comparisons`.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.config import EvaluationSpec
 from pipeline.data.stream import ShowerStream
 from pipeline.evaluation.comparisons import same_conditions, selection_name
 from pipeline.evaluation.observables import CELL_LOG10_EDGES, Table, layer_correlation, profile
-from pipeline.evaluation.response import energy_bins, energy_edges, fit_resolution, response
+from pipeline.evaluation.response import (
+    angle_edges,
+    energy_bins,
+    energy_edges,
+    fit_resolution,
+    growth_per_doubling,
+    means,
+    response,
+    spread_with_error,
+)
 
 Record = dict[str, Any]
 
@@ -101,10 +111,10 @@ def spectrum_table(reference: Table, sample: Table, threshold_mev: float) -> Rec
     return table
 
 
-def response_tables(reference: Table, sample: Table, bins: int) -> Record:
-    """Response histograms per energy bin; mean response and resolution in finer bins, with the fit."""
+def response_tables(reference: Table, sample: Table, spec: EvaluationSpec) -> Record:
+    """Response histograms per energy bin; response, resolution, R90, depth of maximum in finer bins; all by angle."""
     incident = reference["incident_energy"]
-    edges = energy_edges(incident, bins)
+    edges = energy_edges(incident, spec.energy_bins)
     theirs = {low: rows for low, _, rows in energy_bins(sample["incident_energy"], edges)}
     histograms = []
     for low, high, rows in energy_bins(incident, edges):
@@ -113,23 +123,50 @@ def response_tables(reference: Table, sample: Table, bins: int) -> Record:
             {"selection": selection_name(low, high), "low_mev": low, "high_mev": high}
             | histogram(reference["energy_response"][rows], other, "$E_{vis} / E_{inc}$")
         )
-    fine = max(bins, min(FINE_ENERGY_BINS, len(incident) // SHOWERS_PER_FINE_BIN))
+    fine = energy_edges(incident, max(spec.energy_bins, min(FINE_ENERGY_BINS, len(incident) // SHOWERS_PER_FINE_BIN)))
+    angles = angle_edges(reference["theta"], spec.angle_bins)
     return {
         "histograms": histograms,
         **{
-            side: response_curve(t["incident_energy"], t["visible_energy"], energy_edges(incident, fine))
-            for side, t in (("reference", reference), ("sample", sample))
+            side: response_curve(table, fine) | {"angle": angle_curve(table, angles)}
+            for side, table in (("reference", reference), ("sample", sample))
         },
     }
 
 
-def response_curve(incident: NDArray[np.float64], energy: NDArray[np.float64], edges: NDArray[np.float64]) -> Record:
-    """Response and resolution per energy bin, and the fit of the resolution where there are bins enough."""
-    bins = response(incident, energy, edges)
+def response_curve(table: Table, edges: NDArray[np.float64]) -> Record:
+    """Response and resolution per energy bin with the resolution's fit, mean R90 and depth of maximum, its growth."""
+    incident = table["incident_energy"]
+    bins = response(incident, table["visible_energy"], edges)
     fit = fit_resolution(bins)
+    growth = growth_per_doubling(incident, table["depth_of_maximum"])
     return {
         "bins": [asdict(b) | {"resolution": b.resolution, "resolution_error": b.resolution_error} for b in bins],
         "fit": asdict(fit) if fit else None,
+        "containment_radius": [asdict(b) for b in means(incident, table["containment_radius"], edges)],
+        "depth_of_maximum": [asdict(b) for b in means(incident, table["depth_of_maximum"], edges)],
+        "growth_per_doubling_mm": {"value": growth[0], "error": growth[1]} if growth else None,
+    }
+
+
+def angle_curve(table: Table, edges: NDArray[np.float64]) -> Record | None:
+    """Response, resolution and R90 per bin of the polar angle (rad); None when there is one angle only.
+
+    The resolution is that of E_vis / E_inc over all energies of the bin: for sides with one spectrum.
+    """
+    if len(edges) < 3:
+        return None
+    theta, x = table["theta"], table["energy_response"]
+    spreads = [(spread_with_error(x[rows]), float(x[rows].mean())) for _, _, rows in energy_bins(theta, edges)]
+    relative = [[part / mean if mean else 0.0 for part in spread] for spread, mean in spreads]
+    centres = means(theta, x, edges)
+    return {
+        "response": [asdict(b) for b in centres],
+        "resolution": [
+            asdict(replace(b, mean=value, mean_error=error))
+            for b, (value, error) in zip(centres, relative, strict=True)
+        ],
+        "containment_radius": [asdict(b) for b in means(theta, table["containment_radius"], edges)],
     }
 
 
@@ -171,15 +208,15 @@ def _images(showers: RaggedShowers) -> list[Record]:
     ]
 
 
-def figure_tables(reference: Table, sample: Table, mesh: CylinderMesh, threshold_mev: float, bins: int) -> Record:
+def figure_tables(reference: Table, sample: Table, mesh: CylinderMesh, spec: EvaluationSpec) -> Record:
     """Everything the validation figures draw, but the images."""
     return {
         "mesh": {"cells": list(mesh.shape), "dr_mm": mesh.dr_mm, "dz_mm": mesh.dz_mm},
-        "threshold_mev": threshold_mev,
+        "threshold_mev": spec.threshold_mev,
         "n": {"reference": len(reference["hits"]), "sample": len(sample["hits"])},
         "profiles": profile_tables(reference, sample, mesh),
-        "response": response_tables(reference, sample, bins),
-        "cell_spectrum": spectrum_table(reference, sample, threshold_mev),
+        "response": response_tables(reference, sample, spec),
+        "cell_spectrum": spectrum_table(reference, sample, spec.threshold_mev),
         "histograms": {name: histogram(reference[name], sample[name], label) for name, label in HISTOGRAMS.items()},
         "layer_correlation": {
             "reference": plain(layer_correlation(reference["layer_energy"])),

@@ -12,14 +12,23 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pipeline.figures.response import energy_response, linearity, resolution
+from pipeline.figures.predictions import energy_prediction, pulls
+from pipeline.figures.response import (
+    angular_dependence,
+    containment,
+    energy_response,
+    linearity,
+    resolution,
+    shower_depth,
+)
 from pipeline.figures.style import save, styled
 from pipeline.figures.summary import summary
-from pipeline.figures.training import energy_prediction, training_curves
+from pipeline.figures.training import training_curves
 from pipeline.figures.validation import (
     azimuthal_asymmetry,
     azimuthal_profile,
     cell_spectrum,
+    clusters,
     hits,
     longitudinal_profile,
     moments,
@@ -35,12 +44,17 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]]
     "energy_response": energy_response,
     "linearity": linearity,
     "resolution": resolution,
+    "containment": containment,
+    "shower_depth": shower_depth,
+    "angular_dependence": angular_dependence,
     "cell_spectrum": cell_spectrum,
     "hits": hits,
     "moments": moments,
     "azimuthal_asymmetry": azimuthal_asymmetry,
+    "clusters": clusters,
     "shower_images": shower_images,
     "energy_prediction": energy_prediction,
+    "pulls": pulls,
     "training_curves": training_curves,
 }
 
@@ -53,11 +67,16 @@ CATEGORIES: dict[str, str] = {
     "energy_response": "Energy",
     "linearity": "Energy",
     "resolution": "Energy",
+    "containment": "Shower shape",
+    "shower_depth": "Shower shape",
+    "angular_dependence": "Energy",
     "cell_spectrum": "Cells",
     "hits": "Cells",
     "azimuthal_asymmetry": "Collective",
+    "clusters": "Collective",
     "shower_images": "Showers",
     "energy_prediction": "Learned energy",
+    "pulls": "Learned energy",
     "training_curves": "Training",
 }
 

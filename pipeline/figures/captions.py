@@ -20,18 +20,29 @@ CAPTIONS: dict[str, str] = {
     "azimuthal_profile": f"Mean visible energy per azimuthal sector, flat at perpendicular incidence. {_COMMON}",
     "energy_response": f"Visible over incident energy in bins of the incident energy. {_COMMON}",
     "linearity": "Mean of visible over incident energy, against the incident energy, with statistical errors.",
-    "resolution": "Relative width of the response against the incident energy, with the fit of a stochastic and a "
-    "constant term added in quadrature (E in GeV).",
+    "resolution": "Relative width of the response against the incident energy, with the fit of a stochastic, a "
+    "constant and a noise term added in quadrature (E in GeV); terms that would be negative are held at 0, not named.",
+    "containment": "Mean radius that holds 90 % of a shower's visible energy, against the incident energy, with "
+    "statistical errors.",
+    "shower_depth": "Mean depth of the shower maximum (gamma profile fitted to each shower) in effective radiation "
+    "lengths, against the incident energy, with its growth per doubling of the energy.",
+    "angular_dependence": "Mean response, its relative width and the radius that holds 90 % of the energy, against the "
+    "polar angle, over all energies, with statistical errors.",
     "cell_spectrum": "Number of cells above threshold per shower, in bins of the cell's visible energy. The dotted "
     f"line is the threshold. {_COMMON}",
     "hits": f"Number of cells above threshold per shower. {_COMMON}",
     "moments": f"First and second moments of the energy along depth and radius, per shower. {_COMMON}",
     "azimuthal_asymmetry": "|sum E exp(i phi)| / E of each shower: a collective quantity that no profile sees, and "
     f"that independent cells get wrong. {_COMMON}",
+    "clusters": "Connected clusters of cells above threshold per shower: how the cells of one shower hang together, "
+    f"which independent cells get wrong. {_COMMON}",
     "shower_images": "Side views of single showers, energy summed over each half of the azimuth: Geant4 above, "
     "generated below at the same conditions (showers differ as two Geant4 showers would).",
     "energy_prediction": "Left: predicted over true incident energy of test showers. Right: standard deviation of the "
     "relative error per energy bin, beside the calibrated cell sum (a line in log E fitted on the "
     "training split) and the head's own mean uncertainty.",
+    "pulls": "Predicted minus true incident energy over the claimed uncertainty, of test showers, beside the "
+    "calibrated cell sum; an honest uncertainty gives the unit Gaussian (dotted). Pulls beyond 5 count in the "
+    "outer bins.",
     "training_curves": "Loss of the training and the validation split against the number of showers seen.",
 }

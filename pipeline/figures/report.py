@@ -27,6 +27,15 @@ Record = dict[str, Any]
 
 _SYMBOLS = {r"\phi": "φ", r"\sigma": "σ", "_1": "₁", "_{90}": "₉₀", r"_\phi": "ᵩ", "^2": "²"}
 _CLASSES = ("good", "fair", "poor")
+_WIDE = {
+    "summary",
+    "energy_response",
+    "moments",
+    "shower_images",
+    "energy_prediction",
+    "training_curves",
+    "angular_dependence",
+}
 
 
 class ReportError(ValueError):
@@ -98,7 +107,15 @@ def grouped(figures: Mapping[str, Path], folder: Path) -> list[Record]:
             "caption": CAPTIONS.get(name, ""),
             "uri": uri,
             "wide": name
-            in ("summary", "energy_response", "moments", "shower_images", "energy_prediction", "training_curves"),
+            in (
+                "summary",
+                "energy_response",
+                "moments",
+                "shower_images",
+                "energy_prediction",
+                "training_curves",
+                "angular_dependence",
+            ),
             "pdf": _relative(pdf, folder / "report.html"),
         }
         categories.setdefault(CATEGORIES.get(name, "Figures"), []).append(record)

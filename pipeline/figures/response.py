@@ -1,4 +1,4 @@
-"""How generated showers answer beside Geant4's: response per energy bin, linearity, resolution.
+"""How generated showers answer beside Geant4's: response, linearity, resolution, size and depth, against E and angle.
 
 In: the mapping of tables made by the evaluation (MeV; see `draw`); out: a matplotlib figure and the numbers it shows.
 Fits are drawn, not made, here.
@@ -63,7 +63,7 @@ def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> D
     plain_ticks(bottom)
     low, high = top.get_ylim()
     top.set_ylim(low, high + 0.5 * (high - low))
-    top.legend(loc="upper right")
+    top.legend(loc="upper right", fontsize=7.5 if quantity == "resolution" else None)
     heading(top, title, of_data(tables))
     return figure, data
 
@@ -81,14 +81,23 @@ def _response_points(ax: Axes, name: str, curve: Mapping[str, Any], quantity: st
         style |= {"marker": "_", "markersize": 10, "zorder": 1}
     if fit is not None:
         fine = np.geomspace(energy.min(), energy.max(), 100) / _GEV
-        ax.plot(
-            fine, 100 * np.hypot(fit["stochastic"] / np.sqrt(fine), fit["constant"]), linewidth=1.1, **look.line_style()
-        )
-        label += (
-            f": $({100 * fit['stochastic']:.1f} \\pm {100 * fit['stochastic_error']:.1f})\\%/\\sqrt{{E}} "
-            f"\\oplus ({100 * fit['constant']:.1f} \\pm {100 * fit['constant_error']:.1f})\\%$"
-        )
+        terms = {"stochastic": np.sqrt(fine), "constant": np.ones_like(fine), "noise": fine}
+        curve_of_fit = np.sqrt(sum((fit[name] / over) ** 2 for name, over in terms.items()))
+        ax.plot(fine, 100 * curve_of_fit, linewidth=1.1, **look.line_style())
+        label += f": {_fit_text(fit)}"
     ax.errorbar(shift * energy / _GEV, 100 * value, 100 * error, **({"zorder": 3} | style), label=label)
+
+
+def _fit_text(fit: Mapping[str, Any]) -> str:
+    """The terms that are not held at 0, in per cent, and the quality of the fit."""
+    units = {"stochastic": "/\\sqrt{E}", "constant": "", "noise": "/E"}
+    terms = [
+        f"({100 * fit[name]:.1f} \\pm {100 * fit[name + '_error']:.1f})\\%{unit}"
+        for name, unit in units.items()
+        if fit[name] > 0
+    ]
+    joined = " \\oplus ".join(terms)
+    return f"${joined}$, $\\chi^2$/ndf {fit['chi2']:.1f}/{fit['ndf']}"
 
 
 def _response_ratio(
@@ -112,3 +121,104 @@ def linearity(tables: Tables) -> Drawn:
 def resolution(tables: Tables) -> Drawn:
     """Relative width of the response, against the incident energy, with its fit."""
     return _response_figure(tables, "resolution", "Resolution", "$\\sigma / \\mu$ of the response [%]")
+
+
+# ------------------------------------------------------------------------------- size, depth, angle
+
+
+def containment(tables: Tables) -> Drawn:
+    """Mean radius that holds 90 % of the energy, against the incident energy."""
+    data = _mean_curves(tables, "containment_radius")
+    return _mean_figure(tables, data, "Containment radius", "mean $R_{90}$ [mm]", dict.fromkeys(data, ""))
+
+
+def shower_depth(tables: Tables) -> Drawn:
+    """Mean depth of the maximum against the incident energy, in radiation lengths, and its growth per doubling."""
+    data = _mean_curves(tables, "depth_of_maximum")
+    texts = {}
+    for name, curve in data.items():
+        x0 = curve["radiation_length_mm"]
+        curve["bins"] = [b | {k: b[k] / x0 for k in ("mean", "mean_error")} for b in curve["bins"]]
+        if growth := curve["growth_per_doubling_mm"]:
+            texts[name] = f": ${growth['value'] / x0:+.2f} \\pm {growth['error'] / x0:.2f}$ per doubling"
+    return _mean_figure(tables, data, "Depth of the maximum", "mean depth of the maximum [$X_0$]", texts)
+
+
+def _mean_curves(tables: Tables, quantity: str) -> dict[str, Any]:
+    """Geant4 and the samples: bins of a mean, and what a depth needs."""
+    curves: dict[str, Any] = {}
+    for name, table in tables["evaluations"].items():
+        for label, side in (("Geant4", "reference"), (name, "sample")):
+            curve = table["response"][side]
+            curves.setdefault(
+                label,
+                {
+                    "bins": curve[quantity],
+                    "growth_per_doubling_mm": curve["growth_per_doubling_mm"],
+                    "radiation_length_mm": table["radiation_length_mm"],
+                },
+            )
+    return curves
+
+
+def _mean_figure(tables: Tables, data: dict[str, Any], title: str, label: str, texts: Mapping[str, str]) -> Drawn:
+    if not data:
+        return placeholder(NOTHING), {}
+    figure = Figure(figsize=(5.2, 4.9))
+    top, bottom = ratio_axes(figure)
+    top.set_xscale("log")
+    _mean_points(top, bottom, {n: c["bins"] for n, c in data.items()}, tables, 1 / _GEV, texts)
+    top.set_ylabel(label)
+    bottom.set_xlabel("incident energy [GeV]")
+    plain_ticks(bottom)
+    low, high = top.get_ylim()
+    top.set_ylim(low, high + 0.45 * (high - low))
+    top.legend(loc="upper left")
+    heading(top, title, of_data(tables))
+    return figure, data
+
+
+def _mean_points(
+    top: Axes, bottom: Axes, curves: Mapping[str, Any], tables: Tables, unit: float, texts: Mapping[str, str]
+) -> None:
+    """Points with errors, and their ratio to Geant4 in the bins that both have."""
+    styles = looks(tables["samples"]) | {"Geant4": REFERENCE_LOOK}
+    ours, away = {b["low"]: b["mean"] for b in curves["Geant4"]}, [0.0]
+    for name, bins in curves.items():
+        x, mean, error = (np.array([b[key] for b in bins]) for key in ("x", "mean", "mean_error"))
+        style = {"zorder": 3} | styles[name].point_style()
+        if name == "floor":
+            style |= {"marker": "_", "markersize": 10, "zorder": 1}
+        top.errorbar(unit * x, mean, error, **style, label=shown(name) + texts.get(name, ""))
+        over = np.array([ours.get(b["low"]) or np.nan for b in bins])
+        bottom.errorbar(unit * x, mean / over, error / over, **style)
+        away += np.abs(mean / over - 1)[np.isfinite(over)].tolist()
+    finish_ratio(bottom, max(away))
+
+
+def angular_dependence(tables: Tables) -> Drawn:
+    """Response, resolution and R90 against the polar angle, where the data hold several angles."""
+    panels = {
+        "response": "mean response $\\langle E_{vis}/E_{inc} \\rangle$",
+        "resolution": "$\\sigma / \\mu$ of the response",
+        "containment_radius": "mean $R_{90}$ [mm]",
+    }
+    curves: dict[str, Any] = {}
+    for name, table in tables["evaluations"].items():
+        for label, side in (("Geant4", "reference"), (name, "sample")):
+            if table["response"][side]["angle"]:
+                curves.setdefault(label, table["response"][side]["angle"])
+    if not curves:
+        return placeholder("nothing to show: no samples, or all showers have one angle"), {}
+    figure = Figure(figsize=(4.6 * len(panels), 4.6))
+    grid = GridSpec(1, len(panels), figure=figure, wspace=0.32)
+    for i, (quantity, label) in enumerate(panels.items()):
+        top, bottom = ratio_axes(figure, grid[0, i])
+        _mean_points(top, bottom, {n: c[quantity] for n, c in curves.items()}, tables, 180 / np.pi, {})
+        top.set_ylabel(label)
+        bottom.set_xlabel("polar angle $\\theta$ [deg]")
+        heading(top, "Angular dependence" if i == 0 else "", of_data(tables) if i == len(panels) - 1 else "")
+        if i > 0:
+            bottom.set_ylabel("")
+    top.legend(loc="best")
+    return figure, curves

@@ -185,6 +185,11 @@ def azimuthal_asymmetry(tables: Tables) -> Drawn:
     return _histograms(tables, ("azimuthal_asymmetry",), "Azimuthal asymmetry")
 
 
+def clusters(tables: Tables) -> Drawn:
+    """Connected clusters of cells per shower."""
+    return _histograms(tables, ("clusters",), "Clusters of cells")
+
+
 # ------------------------------------------------------------------------------- images
 
 
