@@ -48,7 +48,7 @@ def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> D
     data = {n: {side: t[side] for side in ("reference", "sample")} for n, t in pick(tables, "response").items()}
     if not data:
         return placeholder(NOTHING), {}
-    figure = Figure(figsize=(5.2, 4.9))
+    figure = Figure(figsize=(6.6 if quantity == "resolution" else 5.2, 4.9))
     top, bottom = ratio_axes(figure)
     top.set_xscale("log")
     styles = looks(tables["samples"]) | {"Geant4": REFERENCE_LOOK}
