@@ -22,8 +22,7 @@ _LABELLED_SHOWERS = 64  # showers whose cells are labelled together: their mesh 
 
 def azimuthal_asymmetry(hits: Hits) -> Array:
     """A_phi = |sum E exp(i phi)| / E_tot, (n,) in [0, 1]; independent cells of the right means have it too small."""
-    angle = hits.mesh.phi_rad[hits.phi]
-    east, north = (hits.total(hits.energy * f(angle)) for f in (np.cos, np.sin))
+    east, north = (hits.sectors @ f(hits.mesh.phi_rad) for f in (np.cos, np.sin))
     return ratio(np.hypot(east, north), hits.total(hits.energy))
 
 
@@ -42,35 +41,41 @@ def cluster_count(hits: Hits) -> Array:
 def _clusters(hits: Hits, chosen: slice) -> NDArray[np.intp]:
     """The shower of each cluster among consecutive hits, (cluster,).
 
-    Hits that follow each other along z are one run; runs that touch along r or phi are edges of a graph.
+    Hits that follow each other along z are one run; runs that touch along r or phi are edges of a graph. The mesh is
+    one cell larger along each axis, empty but for phi, where the first sector stands again behind the last.
     """
-    shower, r, phi, z = hits.shower[chosen], hits.r[chosen], hits.phi[chosen], hits.z[chosen]
+    shower = hits.shower[chosen]
     if len(shower) == 0:
         return np.zeros(0, np.intp)
-    n_r, n_phi, n_z = hits.mesh.shape
-    first = shower - shower[0]
-    cell = ((first * n_r + r) * n_phi + phi) * n_z + z
-    starts = np.append(True, (np.diff(cell) != 1) | (z[1:] == 0))
+    shape = (int(shower[-1] - shower[0]) + 1, *(n + 1 for n in hits.mesh.shape))
+    r, phi, z = (index[chosen].astype(np.int32) for index in (hits.r, hits.phi, hits.z))
+    place = (((shower - shower[0]).astype(np.int32) * shape[1] + r) * shape[2] + phi) * shape[3] + z
+    starts = np.append(True, place[1:] != place[:-1] + 1)
     run = np.cumsum(starts, dtype=np.int32) - 1
-    run_of_cell = np.full((first[-1] + 1) * hits.mesh.n_cells, -1, np.int32)
-    run_of_cell[cell] = run
-    inner, core = r < n_r - 1, r == 0
-    axis_run = np.full((first[-1] + 1) * n_z, -1, np.int32)
-    axis_run[(first * n_z + z)[core]] = run[core]
+    run_of_cell = np.full(shape, -1, np.int32)
+    flat = run_of_cell.reshape(-1)
+    flat[place] = run
+    run_of_cell[:, :, -1] = run_of_cell[:, :, 0]
+    core = np.flatnonzero(r == 0)
+    axis = (shower[core] - shower[0]) * shape[3] + z[core]
+    axis_run = np.full(shape[0] * shape[3], -1, np.int32)
+    axis_run[axis] = run[core]
     edges = [
-        _touching(run, run_of_cell[cell + np.where(phi == n_phi - 1, -(n_phi - 1) * n_z, n_z)]),
-        _touching(run[inner], run_of_cell[(cell + n_phi * n_z)[inner]]),
-        _touching(run[core], axis_run[(first * n_z + z)[core]]),
+        _touching(run, flat[place + shape[3]]),
+        _touching(run, flat[place + shape[2] * shape[3]]),
+        _touching(run[core], axis_run[axis]),
     ]
-    ends = np.concatenate(edges, axis=1)
-    graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(run[-1] + 1, run[-1] + 1))
+    first, second = (np.concatenate(ends) for ends in zip(*edges, strict=True))
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(run[-1] + 1, run[-1] + 1))
     clusters, label = connected_components(graph.tocsr(), directed=False)
     shower_of_cluster = np.empty(clusters, np.intp)
     shower_of_cluster[label] = shower[starts]
     return shower_of_cluster
 
 
-def _touching(run: Index, neighbour: Index) -> Index:
-    """Pairs of a run and the run beside it, (2, pair); the same pair cell after cell counts once, -1 is nobody."""
-    pairs = np.stack([run, neighbour])[:, neighbour >= 0]
-    return pairs[:, np.append(True, (np.diff(pairs) != 0).any(axis=0))] if pairs.shape[1] else pairs
+def _touching(run: Index, neighbour: Index) -> tuple[Index, Index]:
+    """Runs and the runs beside them, 2 x (pair,); the same pair cell after cell counts once, -1 is nobody."""
+    there = neighbour >= 0
+    run, neighbour = run[there], neighbour[there]
+    new = np.append(True, (run[1:] != run[:-1]) | (neighbour[1:] != neighbour[:-1]))[: len(run)]
+    return run[new], neighbour[new]

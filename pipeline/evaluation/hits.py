@@ -70,6 +70,11 @@ class Hits:
         """Energy per r ring, (n, R) MeV."""
         return self.along(self.r, self.mesh.n_r, self.energy)
 
+    @cached_property
+    def sectors(self) -> Array:
+        """Energy per phi sector, (n, PHI) MeV."""
+        return self.along(self.phi, self.mesh.n_phi, self.energy)
+
 
 def ratio(numerator: Array, denominator: Array) -> Array:
     """Quotient, 0 where the denominator is 0."""

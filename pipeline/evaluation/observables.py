@@ -76,7 +76,7 @@ def ring_energy(hits: Hits) -> Array:
 
 def sector_energy(hits: Hits) -> Array:
     """Energy per phi sector, (n, PHI) MeV."""
-    return hits.along(hits.phi, hits.mesh.n_phi, hits.energy)
+    return hits.sectors
 
 
 def hit_count(hits: Hits) -> Array:
@@ -97,8 +97,12 @@ def sparsity(hits: Hits) -> Array:
 def cell_spectrum(hits: Hits) -> Array:
     """Number of hits per bin of log10(E / MeV), (n, 360); energies beyond the range count in the last bins."""
     bins = len(CELL_LOG10_EDGES) - 1
-    index = np.searchsorted(CELL_LOG10_EDGES, np.log10(hits.energy), side="right") - 1
-    return hits.along(np.clip(index, 0, bins - 1), bins)
+    value = np.log10(hits.energy)
+    step = CELL_LOG10_EDGES[1] - CELL_LOG10_EDGES[0]
+    index = np.clip(((value - CELL_LOG10_EDGES[0]) / step).astype(np.intp), 0, bins - 1)
+    index -= (value < CELL_LOG10_EDGES[index]) & (index > 0)  # the quotient may round over an edge
+    index += (value >= CELL_LOG10_EDGES[index + 1]) & (index < bins - 1)
+    return hits.along(index, bins)
 
 
 # ------------------------------------------------------------------------------- the table

@@ -102,12 +102,15 @@ def gamma_shape(spread: Array) -> Array:
 
 def layer_centres(hits: Hits) -> Array:
     """Per layer the centre and width along x, y and r (CaloChallenge `HighLevelFeatures`), (n, 6 Z) mm."""
-    radius, angle = hits.mesh.r_mm[hits.r], hits.mesh.phi_rad[hits.phi]
-    along = (radius * np.cos(angle), radius * np.sin(angle), radius)
+    radius, column = hits.mesh.r_mm, hits.r * hits.mesh.n_phi + hits.phi
+    across = (f(hits.mesh.phi_rad) for f in (np.cos, np.sin, np.ones_like))
+    along = (np.outer(radius, direction).ravel()[column] for direction in across)
     return np.concatenate([part for position in along for part in _layer_centre(hits, position)], axis=1)
 
 
 def _layer_centre(hits: Hits, position: Array) -> tuple[Array, Array]:
     """Centre and width of the energy per layer, 2 x (n, Z) mm: sum x E / E, sqrt(max(<x^2> - <x>^2, 0))."""
-    mean, square = (ratio(hits.along(hits.z, hits.mesh.n_z, hits.energy * position**p), hits.layers) for p in (1, 2))
+    weighted = hits.energy * position
+    weights = (weighted, weighted * position)
+    mean, square = (ratio(hits.along(hits.z, hits.mesh.n_z, w), hits.layers) for w in weights)
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
