@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm bench-simulate bench-data check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm bench-simulate bench-data bench-evaluate check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -43,6 +43,9 @@ bench-simulate: env
 
 bench-data: env
 	python benchmarks/data.py
+
+bench-evaluate: env
+	python benchmarks/evaluate.py
 
 check: env
 	ruff check .

@@ -114,6 +114,7 @@ def rows(gigabytes: float, showers: int, many: int, repetitions: int) -> list[di
     few, all_of_them = (cost(Case(evaluation, (manifest, n))) for n in (many // 10, many))
     fpds = [cost(Case(distance)) for _ in range(min(repetitions, 3))]
     small, large = f"{showers} {WORKLOAD}", f"{many} a side, {WORKLOAD}"
+    each_ms = 1e3 * median(costs["one_thread"], "cpu_s") / showers
     numpy = "plain NumPy on dense showers"
     return [
         row("evaluate_vs_numpy", gain(costs["numpy"], costs["ours"]), "x", numpy, small, repetitions),
