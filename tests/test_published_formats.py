@@ -215,6 +215,7 @@ def test_lemurs(tmp_path: Path) -> None:
         ("LEMURS_ODD_gamma_part1.h5", {}, "detector in the path: expected SiW .*found ODD"),
         ("LEMURS_Par04SiW_gamma_part1.h5", {"particle": "e-"}, "particle in the path: expected e- .*found gamma"),
         ("LEMURS_Par04SiW_gamma_part1.h5", {"angle_deg": 90}, "incident_theta: expected 90 degrees in all showers"),
+        ("a.h5", {"sampling_corrected": True}, "sampling_corrected: expected false as in all files .*found true"),
     ],
 )
 def test_lemurs_refuses(tmp_path: Path, name: str, spec: dict[str, Any], message: str) -> None:

@@ -143,6 +143,12 @@ def _corrected(path: Path, spec: DatasetSpec, attributes: Mapping[str, Any], lay
             "say whether energies were divided by the sampling fraction: add the line "
             f"`sampling_corrected: false` (or true) to the data set's YAML ({layout.published})"
         )
+    if found is None and None not in (expected, layout.sampling_corrected) and expected != layout.sampling_corrected:
+        raise FormatError(
+            f"{path}: sampling_corrected: expected {str(layout.sampling_corrected).lower()} as in all files of this "
+            f"layout ({layout.source}), found {str(expected).lower()} in the data set's YAML; take the line out, or "
+            "name the layout that the files have"
+        )
     if found is None:
         return bool(layout.sampling_corrected if expected is None else expected)
     if not isinstance(found, int) or found not in (0, 1):

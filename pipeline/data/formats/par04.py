@@ -41,7 +41,7 @@ from pipeline.provenance import atomic_path
 
 LAYOUT = Layout(
     keys="one data set (N, r, phi, z) per energy, named in GeV",
-    source="Geant4 example Par04 before 11.3, zenodo.org/records/6082201",
+    source="Geant4 example Par04 (preprocess.py), zenodo.org/records/6082201",
     sampling_corrected=None,
     published="those of Zenodo 6082201 are not: false",
 )

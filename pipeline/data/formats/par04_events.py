@@ -2,8 +2,8 @@
 
 `incident_energy` (N,) MeV; `showers` (N, r, phi, z) MeV, float32 or float64, gzip 9; `incident_theta` and
 `incident_phi` (N,) rad may be missing, then the angle must stand in the YAML or in the path. The detector stands
-nowhere. Source: Geant4 11.4 `examples/extended/parameterisations/Par04/training/root2h5.py`, whose sampling
-fraction is 1 unless asked for.
+nowhere. Source: `root2h5.py` of Geant4 11.4 `examples/extended/parameterisations/Par04`, which writes the cells'
+energies as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.data.formats.reader import Description, Labels, Layout, Voxels
 
 LAYOUT = Layout(
     keys="incident_energy (N,), showers (N, r, phi, z), perhaps incident_theta and incident_phi (N,)",
-    source="Geant4 example Par04, 11.3 and later",
+    source="Geant4 example Par04 (root2h5.py)",
     sampling_corrected=None,
     published="the example's writer does not divide: false",
 )

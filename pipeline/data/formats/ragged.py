@@ -147,6 +147,9 @@ class RaggedReader(Generic[T]):
             return [self._read(block.rows)]
 
     def _read(self, rows: slice) -> T:
+        sparse = getattr(self.reader, "read_ragged", None)  # a layout that is sparse itself
+        if sparse is not None:
+            return self.then(sparse(self.path, self.description, rows))
         return self._kept(rows, RaggedShowers.from_dense(self.reader.read(self.path, self.description, rows)))
 
     def _kept(self, rows: slice, showers: RaggedShowers) -> T:

@@ -7,7 +7,8 @@ written (`Writer`). A new layout is one module and one line in `READERS`.
 
 Ingest asks a reader for `row_blocks`, `labels` (which rows are wanted) and `voxels`. Where `voxels` says that the
 file's values are the mesh's cells in some order, `ragged.py` reads the chunks itself, in parallel; where it says
-nothing (an empty list), and at whatever is odd in a block, `read` is asked and decides.
+nothing (an empty list), and at whatever is odd in a block, `read` is asked and decides. A layout that is sparse
+itself may also have `read_ragged`, which takes what `read` takes and is asked in its place.
 """
 
 from __future__ import annotations
