@@ -38,6 +38,8 @@ SUMMARY: tuple[tuple[str, str, str, str], ...] = (
     ("cells", "hits", "separation_power", "$S$(hits)"),
     ("collective", "azimuthal_asymmetry", "spread_ratio", "$A_\\phi$ spread"),
     ("collective", "layer_correlation", "distance", "layer correlations"),
+    ("collective", "features", "sliced_wasserstein", "sliced Wasserstein"),
+    ("collective", "features", "fpd", "FPD"),
     ("collective", "classifier", "auc_small_cells", "AUC, small, cells"),
     ("collective", "classifier", "auc_small_features", "AUC, small, features"),
 )

@@ -60,7 +60,7 @@ def summary(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     overview, samples, lines = data.get("overview", []), data["samples"], data["lines"]
     width, height, label = (1.75 if len(samples) <= MOST_NUMBERS else 1.35), 0.32, 2.5
     total = max(label + width * len(samples), label + GROUP_WIDTH * len(data.get("groups", [])))
-    above = height * (len(overview) + 4) if overview else 0.0
+    above = height * (len(overview) + 3) if overview else 0.0
     figure = Figure(figsize=(total, above + height * (len(lines) + 2.6)))
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set_xlim(0, total)
@@ -70,7 +70,8 @@ def summary(tables: Tables) -> tuple[Figure, dict[str, Any]]:
         _overview(ax, overview, data["groups"], height, label)
     for j, sample in enumerate(samples):
         middle = label + width * (j + 0.5)
-        ax.text(middle, above - 0.5 * height, shown(sample), ha="center", va="center", fontweight="bold", fontsize=8.6)
+        size = 8.6 if len(samples) <= MOST_NUMBERS else 7.4
+        ax.text(middle, above - 0.5 * height, shown(sample), ha="center", va="center", fontweight="bold", fontsize=size)
     for i, line in enumerate(lines):
         _line(ax, above + i * height, height, line, samples, label, width, i > 0 and lines[i - 1]["group"])
     _key(ax, label, above + height * (len(lines) + 0.6))
