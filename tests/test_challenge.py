@@ -147,7 +147,7 @@ def test_auc_of_equals_stays_within_its_error(files) -> None:
         auc = held_out_auc(features[rows[:100]], features[rows[100:200]], mean_difference, 3, repetition)
         pulls.append((auc.value - 0.5) / auc.error)
     assert abs(np.mean(pulls)) < 0.4
-    assert 0.6 < np.std(pulls, ddof=1) < 1.3
+    assert 0.7 < np.std(pulls, ddof=1) < 1.3
 
 
 # ------------------------------------------------------------------------------- networks

@@ -10,15 +10,16 @@ from scipy.stats import wasserstein_distance
 from pipeline.calorimeter import RaggedShowers
 from pipeline.evaluation.cells import log10_cells
 from pipeline.evaluation.distances import (
+    centred,
     extrapolate,
     fpd,
     frechet_distance,
+    frechet_of_rows,
     kpd,
     mean_wasserstein,
     mmd_squared,
     moments_of,
     normalised,
-    plain_frechet,
     sliced_wasserstein,
     standardised,
 )
@@ -68,7 +69,10 @@ def test_moments_are_numpys() -> None:
 
 def test_a_shift_alone_is_its_square() -> None:
     a = np.random.default_rng(3).normal(100, 1, size=(500, 3))
-    assert plain_frechet(a, a + np.array([0.5, 0, 0])) == pytest.approx(0.25)
+    scale = np.abs(a[:, 0]).max()
+    rows = np.arange(500)
+    shifted = frechet_of_rows(*centred(a, a + np.array([0.5 * scale, 0, 0])), rows, rows)
+    assert shifted == pytest.approx(0.25)
 
 
 def test_extrapolation_finds_the_line_and_holds_it_above_zero() -> None:

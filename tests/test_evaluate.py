@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import Config
 from pipeline.data.store import shower_hashes
 from pipeline.data.stream import InMemory, ShowerStream
+from pipeline.evaluation import challenge_networks
 from pipeline.evaluation import evaluate as module
 from pipeline.evaluation import predictions as predictions_module
 from pipeline.evaluation.comparisons import COMPARISONS, ROW_KEYS, same_conditions, selection_name
@@ -187,6 +189,19 @@ def test_only_the_metrics_and_classifiers_asked_for(config, parts, tmp_path) -> 
     evaluate(config.model_copy(update={"evaluation": spec}), "good", [], ["good"], tmp_path / "few.json")
     metrics = {row["metric"] for row in read_json(tmp_path / "few.json")["rows"]}
     assert metrics == {"wasserstein", "kpd", "auc_small_features"}
+
+
+def test_the_challenges_networks_are_rows_that_name_their_epochs(config, parts, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(challenge_networks, "dense_network", partial(challenge_networks.dense_network, width=8))
+    network = partial(challenge_networks.ResidualNetwork, planes=(2, 2, 2, 4))
+    monkeypatch.setattr(challenge_networks, "ResidualNetwork", network)
+    spec = config.evaluation.model_copy(
+        update={"metrics": (), "classifiers": ("low", "high", "cnn"), "classifier_epochs": 1}
+    )
+    evaluate(config.model_copy(update={"evaluation": spec}), "good", [], ["good"], tmp_path / "networks.json")
+    rows = {row["metric"]: row for row in read_json(tmp_path / "networks.json")["rows"]}
+    assert set(rows) == {f"{kind}_{name}_1_epochs" for kind in ("auc", "jsd") for name in ("low", "high", "cnn")}
+    assert all(0 <= rows[f"auc_{name}_1_epochs"]["value"] <= 1 for name in ("low", "high", "cnn"))
 
 
 def test_summary_counts_sigma_from_the_floor(config, evaluations) -> None:

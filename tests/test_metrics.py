@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.baselines import CalibratedCellSum
-from pipeline.evaluation.classifier import auc_error, fold_of, held_out_auc, score_cells, score_features
+from pipeline.evaluation.classifier import auc_error, fold_of, held_out_auc, mean_auc_error, score_cells, score_features
 from pipeline.evaluation.metrics import (
     bin_codes,
     bootstrap_error,
@@ -223,6 +223,15 @@ def test_a_cell_classifier_makes_few_rows_dense_at_a_time(monkeypatch) -> None:
     monkeypatch.setattr("pipeline.evaluation.classifier.DENSE_NUMBERS", 64 * 50)
     assert held_out_auc(Watched(), Watched(), score_cells, 1, 1) is not None
     assert max(Watched.seen) <= 64
+
+
+def test_error_of_a_mean_auc_by_hand() -> None:
+    one = auc_error(0.5, 40, 40)
+    assert mean_auc_error([0.5], 40) == pytest.approx(one)
+    assert mean_auc_error([0.5] * 3, 40) == pytest.approx(one * np.sqrt(1 / 3 + 2 / 3 / 4))
+    assert mean_auc_error([0.5] * 50, 40) == pytest.approx(one * np.sqrt(1 / 5 + 4 / 5 / 4))  # same showers
+    apart = np.sqrt(one**2 * (1 / 2 + 1 / 8) + (0.5 * 0.4**2 - 0.75 * one**2) / 2)
+    assert mean_auc_error([0.3, 0.7], 40) == pytest.approx(apart)
 
 
 def test_perfect_values() -> None:

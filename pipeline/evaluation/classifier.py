@@ -97,12 +97,7 @@ class Auc:
 
 
 def held_out_auc(reference: Rows, sample: Rows, scorer: Scorer, trainings: int, seed: int) -> Auc | None:
-    """Train `trainings` times, each with its own test fifth and start; None below 10 showers a side.
-
-    Trainings share showers, so their AUCs are correlated by about rho = test / (test + fit) = 1/4 (Nadeau and Bengio,
-    Machine Learning 52 (2003) 239): the variance of the mean is that of one test part (Hanley and McNeil) times
-    1/T + (1 - 1/T) rho, or the variance over trainings times 1/T + rho / (1 - rho), whichever is larger.
-    """
+    """Train `trainings` times, each with its own test fifth and start; None below 10 showers a side."""
     sides = Sides(reference, sample)
     if sides.n < MIN_SHOWERS:
         return None
@@ -113,11 +108,9 @@ def held_out_auc(reference: Rows, sample: Rows, scorer: Scorer, trainings: int, 
             scored = scorer(sides, fold, int(np.random.default_rng([seed, training]).integers(2**31)))
             values.append(float(roc_auc_score(sides.labels(fold.test), scored.scores)))
             divergences += [] if scored.jsd is None else [scored.jsd]
-    mean, n_test, independent = float(np.mean(values)), sides.n // FOLDS, min(trainings, FOLDS)
-    alone = auc_error(mean, n_test, n_test) * np.sqrt(1 / independent + (1 - 1 / independent) * CORRELATION)
-    error = max(_error_of_mean(values), float(alone))
+    n_test = sides.n // FOLDS
     jsd = Estimate(float(np.mean(divergences)), _error_of_mean(divergences)) if divergences else None
-    return Auc(mean, error, n_test, trainings, jsd)
+    return Auc(float(np.mean(values)), mean_auc_error(values, n_test), n_test, trainings, jsd)
 
 
 def fold_of(n: int, training: int, seed: int) -> Fold:
@@ -128,6 +121,19 @@ def fold_of(n: int, training: int, seed: int) -> Fold:
     fit = np.concatenate([fifths[(turn + i) % FOLDS] for i in range(2, FOLDS)])
     parts = (fit, fifths[(turn + 1) % FOLDS], fifths[turn])
     return Fold(*(np.concatenate([rows, rows + n]) for rows in parts))
+
+
+def mean_auc_error(values: list[float], n_test: int) -> float:
+    """Standard error of the mean AUC of trainings that test on disjoint fifths, n_test showers of each side.
+
+    They share the other showers, so their AUCs are correlated by about rho = test / (test + fit) = 1/4 (Nadeau and
+    Bengio, Machine Learning 52 (2003) 239): var = s^2 (1/T + (1 - 1/T) rho) with Hanley and McNeil's s of one fifth,
+    plus 1/T of what the variance over trainings exceeds (1 - rho) s^2 by: starts that end differently.
+    """
+    one = auc_error(float(np.mean(values)), n_test, n_test) ** 2
+    count, disjoint = len(values), min(len(values), FOLDS)
+    excess = float(np.var(values, ddof=1)) - (1 - CORRELATION) * one if count > 1 else 0.0
+    return float(np.sqrt(one * (1 / disjoint + (1 - 1 / disjoint) * CORRELATION) + max(excess, 0.0) / count))
 
 
 def _error_of_mean(values: list[float]) -> float:

@@ -53,12 +53,6 @@ def moments_of(features: Array) -> tuple[Array, Array]:
     return mean, (features.T @ features - n * np.outer(mean, mean)) / (n - 1)
 
 
-def plain_frechet(reference: Features, sample: Features) -> float:
-    """The Fréchet distance of the two clouds' means and covariances, without normalisation or extrapolation."""
-    centre = np.asarray(reference, dtype=np.float64).mean(axis=0)
-    return frechet_distance(*moments_of(reference - centre), *moments_of(sample - centre))
-
-
 def fpd(
     reference: Features,
     sample: Features,
@@ -74,9 +68,7 @@ def fpd(
     `batches` Fréchet distances of batches drawn with replacement; a line in 1/N, intercept and slope >= 0; the
     intercept and its error in the fit, which holds no fluctuation of the showers themselves (`fpd_estimate` does).
     """
-    x, y = normalised(reference, sample)
-    centre = x.mean(axis=0)
-    x, y = x - centre, y - centre
+    x, y = centred(reference, sample)
     sizes = (1 / np.linspace(1 / min_samples, 1 / max_samples, points)).astype(np.int32)
     generator = np.random.default_rng(seed)
     means = np.array([np.mean([_batch_distance(x, y, n, generator) for _ in range(batches)]) for n in sizes])
@@ -84,9 +76,14 @@ def fpd(
 
 
 def _batch_distance(x: Array, y: Array, size: int, generator: np.random.Generator) -> float:
-    """The Fréchet distance of two batches drawn with replacement; sorted rows, for sums know no order."""
-    ours, theirs = (np.sort(generator.choice(len(side), size=size)) for side in (x, y))
-    return frechet_distance(*moments_of(x.take(ours, axis=0)), *moments_of(y.take(theirs, axis=0)))
+    """The Fréchet distance of two batches drawn with replacement."""
+    ours, theirs = (generator.choice(len(side), size=size) for side in (x, y))
+    return frechet_of_rows(x, y, ours, theirs)
+
+
+def frechet_of_rows(x: Array, y: Array, ours: NDArray[np.integer], theirs: NDArray[np.integer]) -> float:
+    """The Fréchet distance of chosen rows of `centred` features; taken sorted, for sums know no order."""
+    return frechet_distance(*(m for s, rows in ((x, ours), (y, theirs)) for m in moments_of(s.take(np.sort(rows), 0))))
 
 
 def extrapolate(inverse_n: Array, values: Array) -> Estimate:
@@ -103,9 +100,18 @@ def extrapolate(inverse_n: Array, values: Array) -> Estimate:
 
 def normalised(reference: Features, sample: Features) -> tuple[Array, Array]:
     """Both sides divided by the largest |value| of the reference, feature by feature; features of zeros as they are."""
-    scale = np.abs(np.asarray(reference, dtype=np.float64)).max(axis=0)
+    scale = np.maximum(reference.max(axis=0), -reference.min(axis=0)).astype(np.float64)
     scale[scale == 0] = 1.0
     return reference / scale, sample / scale
+
+
+def centred(reference: Features, sample: Features) -> tuple[Array, Array]:
+    """Both sides normalised, then minus the mean of the reference, so that sums of squares keep their digits."""
+    x, y = normalised(reference, sample)
+    centre = x.mean(axis=0)
+    x -= centre
+    y -= centre
+    return x, y
 
 
 # ------------------------------------------------------------------------------- kernel
@@ -151,10 +157,14 @@ def _kernel_diagonal(x: Array) -> float:
 
 def standardised(reference: Features, sample: Features) -> tuple[Array, Array]:
     """Both sides minus the reference's mean, over its standard deviation; features that never vary there left out."""
-    x, y = (np.asarray(side, dtype=np.float64) for side in (reference, sample))
-    centre, width = x.mean(axis=0), x.std(axis=0)
+    centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
+    width = np.asarray(np.std(reference, axis=0, dtype=np.float64))
     kept = width > 1e-12 * np.maximum(np.abs(centre), 1e-300)
-    return (x[:, kept] - centre[kept]) / width[kept], (y[:, kept] - centre[kept]) / width[kept]
+    x, y = (side[:, kept].astype(np.float64, copy=False) for side in (reference, sample))
+    for side in (x, y):
+        side -= centre[kept]
+        side /= width[kept]
+    return x, y
 
 
 def directions(features: int, projections: int, generator: np.random.Generator) -> Array:

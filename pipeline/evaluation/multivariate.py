@@ -34,12 +34,12 @@ from pipeline.evaluation.distances import (
     FPD_SAMPLES,
     KPD_SAMPLES,
     Estimate,
+    centred,
     directions,
     fpd,
+    frechet_of_rows,
     kpd,
     mean_wasserstein,
-    normalised,
-    plain_frechet,
     projected,
     resampled,
     standardised,
@@ -103,8 +103,8 @@ def _fpd(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.r
     """
     largest = min(FPD_SAMPLES[1], len(x), len(y))
     value, error = fpd(x, y, largest * FPD_SAMPLES[0] // FPD_SAMPLES[1], largest)
-    x, y = normalised(x, y)
-    replicas = [plain_frechet(x[ours], y[theirs]) for ours, theirs in draws]
+    x, y = centred(x, y)
+    replicas = [frechet_of_rows(x, y, ours, theirs) for ours, theirs in draws]
     return Estimate(value, float(np.hypot(error, _spread(replicas))))
 
 
