@@ -27,7 +27,7 @@ from pipeline.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MESH = {"cells": [9, 16, 45], "dr_mm": 4.65, "dz_mm": 3.4}
-GROWTH_GB, PARTS = 0.1, (1, 10, 100)
+GROWTH_GB, PARTS = 0.4, (1, 10, 100)
 FILES = 1000
 NEW = "new"
 
@@ -110,7 +110,9 @@ def _with_parts(n: int, raw: Path) -> Path:
                     target = manifest.parent / f"{name}{source.suffix}"
                     shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         (folder / "raw" / f"{NEW}.h5").rename(folder / "raw" / f"{NEW}.later")
-        stages.merge(Plan.discover(load_config("experiment.yaml")), "log", "siw")
+        known = Plan.discover(load_config("experiment.yaml"))
+        merged = stages.merge(known, "log", "siw")
+        _snakemake(str(folder), [merged.as_posix(), *_ours(), "--touch", "--forceall"])  # as if the workflow had made all of it
         (folder / "raw" / f"{NEW}.later").rename(folder / "raw" / f"{NEW}.h5")
         Path("plan").write_text(str(Plan.discover(load_config("experiment.yaml")).save()))
     return folder
@@ -184,10 +186,20 @@ def _ours() -> list[str]:
 
 def _dry_run(folder: str, arguments: Sequence[str]) -> dict[str, int]:
     """`snakemake --dry-run` in a process of its own; returns the number of jobs by rule."""
-    command = [sys.executable, "-m", "snakemake", *arguments, "--dry-run", "--quiet", "rules", "--cores", "2"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CALOFORGE")}
-    environment["PYTHONPATH"] = str(REPOSITORY)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("\n\n")[0]
+    table = _snakemake(folder, [*arguments, "--dry-run", "--quiet", "rules"]).partition("Job stats:")[2]
+    table = table.partition("\n\n")[0]
     counts = {name: int(n) for name, n in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.M)}
     return {name: n for name, n in counts.items() if name not in ("all", "total")}
+
+
+def _snakemake(folder: str, arguments: Sequence[str]) -> str:
+    """Run Snakemake in a process of its own, with this package; returns what it printed."""
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CALOFORGE")}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"snakemake {' '.join(arguments)}:\n{done.stdout[-2000:]}")
+    return done.stdout
