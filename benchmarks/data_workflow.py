@@ -112,7 +112,9 @@ def _with_parts(n: int, raw: Path) -> Path:
         (folder / "raw" / f"{NEW}.h5").rename(folder / "raw" / f"{NEW}.later")
         known = Plan.discover(load_config("experiment.yaml"))
         merged = stages.merge(known, "log", "siw")
-        _snakemake(str(folder), [merged.as_posix(), *_ours(), "--touch", "--forceall"])  # as if the workflow had made all of it
+        _snakemake(
+            str(folder), [merged.as_posix(), *_ours(), "--touch", "--forceall"]
+        )  # as if the workflow had made all of it
         (folder / "raw" / f"{NEW}.later").rename(folder / "raw" / f"{NEW}.h5")
         Path("plan").write_text(str(Plan.discover(load_config("experiment.yaml")).save()))
     return folder

@@ -42,8 +42,8 @@ class Job:
     inputs: tuple[Path, ...] = ()
 
     def made_from(self) -> str:
-        """Digest of the key and of the inputs' content as it is now; `-` stands for an input that is not there."""
-        return digest_of([self.key, [[path.as_posix(), _digest(path)] for path in self.inputs]])
+        """Digest of the key and of the inputs' content as it is now, in any order; `-` for one that is not there."""
+        return digest_of([self.key, [[path.as_posix(), _digest(path)] for path in sorted(self.inputs)]])
 
     def record(self, kind: Literal["measured", "error"]) -> Path:
         """Where its cost, or its failure, is recorded."""

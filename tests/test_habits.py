@@ -65,6 +65,14 @@ def test_our_jobs_are_those_of_snakemake(tmp_path, monkeypatch) -> None:
     }
 
 
+def test_a_saved_plan_has_the_same_jobs(tmp_path, monkeypatch) -> None:
+    """Saved plans sort their keys: the order of runs and samples must not count."""
+    monkeypatch.chdir(tmp_path)
+    plan = Plan.discover(load_config(REPOSITORY / "config" / "test.yaml"))
+    origins = [{job.output: job.made_from() for job in jobs(p)} for p in (plan, Plan.load(plan.save()))]
+    assert origins[0] == origins[1]
+
+
 def test_what_snakemake_refuses_is_told_in_its_words(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))

@@ -109,6 +109,7 @@ def test_metric_rows_are_complete(finished: Workspace) -> None:
         "value",
         "error",
         "floor",
+        "sigma",
         "n",
         "bins",
         "seed",
