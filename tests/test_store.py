@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import SplitSpec
-from pipeline.data import part_writer
+from pipeline.data import shards
 from pipeline.data.formats import FormatError
 from pipeline.data.ingest import ingest
 from pipeline.data.store import (
@@ -74,8 +74,8 @@ def _cached_part(factory: pytest.TempPathFactory) -> Part:
 def test_many_chunks_and_shards_hold_the_same(
     tmp_path: Path, make_showers: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part_writer, "CHUNK", 16)
-    monkeypatch.setattr(part_writer, "SHARD", 64)
+    monkeypatch.setattr(shards, "CHUNK", 16)
+    monkeypatch.setattr(shards, "SHARD", 64)
     showers = make_showers(40)
     part = make_part(tmp_path, showers)
     assert part.group["energy"].shards == (64,) and part.group["energy"].chunks == (16,)

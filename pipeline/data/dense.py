@@ -24,11 +24,11 @@ from pipeline.data.part_writer import (
     DENSE_CHUNK,
     DENSE_SHARD,
     array_of,
-    create_column,
     mesh_attributes,
     publish,
     write_coordinates,
 )
+from pipeline.data.shards import create_column
 from pipeline.data.store import Part, StoreError
 from pipeline.provenance import remove_leftovers, temporary_name
 

@@ -1,7 +1,7 @@
 """Writes one part: a Zarr v3 group of contiguous ragged showers, whole or not at all.
 
 In: blocks of `RaggedShowers` in file order, with their hashes. Out: a store under its final name, built
-under a temporary one, fsynced and renamed. Memory is flat: hits wait for a whole shard (2^23 values).
+under a temporary one, fsynced and renamed. Memory is flat: of a shard (2^23 values) the compressed chunks wait.
 The layout is that of CF 1.11, chapters 8.2 (compression by gathering) and 9.3 (contiguous ragged arrays);
 docs/storage.md shows it. Manifests are written by the callers, after this.
 """
@@ -13,76 +13,24 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import ZstdCodec
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
+from pipeline.data.compute import default_threads
+from pipeline.data.shards import ColumnWriter, create_column
 from pipeline.provenance import fsync_folder, remove_leftovers, temporary_name, tree_digest
 
-CHUNK = 1 << 18
-SHARD = 1 << 23
 DENSE_CHUNK = 16
 DENSE_SHARD = 320
 DENSE_OCCUPANCY = 0.5
-
-
-class _GrowingColumn:
-    """One hit array, written in whole shards as values arrive; without shards when one chunk holds it."""
-
-    def __init__(self, group: zarr.Group, name: str, dtype: Any, attributes: dict[str, Any]) -> None:
-        self._group, self._name, self._dtype, self._attributes = group, name, dtype, attributes
-        self._array: zarr.Array[Any] | None = None
-        self._waiting: list[NDArray[Any]] = []
-        self._n_waiting = 0
-
-    def append(self, values: NDArray[Any]) -> None:
-        self._waiting.append(values.astype(self._dtype, copy=False))
-        self._n_waiting += len(values)
-        if self._n_waiting >= SHARD:
-            self._write(self._n_waiting - self._n_waiting % SHARD)
-
-    def close(self) -> None:
-        self._write(self._n_waiting)
-
-    def _write(self, n: int) -> None:
-        values = np.concatenate([np.zeros(0, self._dtype), *self._waiting])
-        if self._array is None:
-            self._array = create_column(self._group, self._name, self._dtype, n, ("hit",), self._attributes)
-            start = 0
-        else:
-            start = self._array.shape[0]
-            self._array.resize((start + n,))
-        if n:
-            self._array[start : start + n] = values[:n]
-        self._waiting, self._n_waiting = [values[n:]], len(values) - n
-
-
-def create_column(
-    group: zarr.Group,
-    name: str,
-    dtype: Any,
-    n: int,
-    dimensions: tuple[str, ...],
-    attributes: dict[str, Any],
-) -> zarr.Array[Any]:
-    """An array of n values in chunks of 2^18, in shards of 2^23 when one chunk does not hold it."""
-    return group.create_array(
-        name,
-        shape=(n,),
-        dtype=np.dtype(dtype),
-        chunks=(CHUNK if n > CHUNK else max(n, 1),),
-        shards=(SHARD,) if n > CHUNK else None,
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
-        fill_value=0,
-        dimension_names=dimensions,
-        attributes=attributes,
-    )
 
 
 class PartWriter:
@@ -117,11 +65,14 @@ class PartWriter:
         remove_leftovers(self.store)
         self._temporary = temporary_name(self.store)
         self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
-        self._cell = _GrowingColumn(
-            self._group, "cell", index_dtype(self.mesh), {"long_name": "flat index of the cell", "compress": "r phi z"}
-        )
-        self._energy = _GrowingColumn(self._group, "energy", np.float32, dict(self._values))
+        self._pool = ThreadPoolExecutor(default_threads())
+        about = {"long_name": "flat index of the cell", "compress": "r phi z"}
+        self._cell = self._column("cell", index_dtype(self.mesh), about)
+        self._energy = self._column("energy", np.float32, dict(self._values))
         return self
+
+    def _column(self, name: str, dtype: Any, attributes: dict[str, Any]) -> ColumnWriter:
+        return ColumnWriter(self._group, self._temporary, name, dtype, attributes, self._pool)
 
     def append(self, showers: RaggedShowers, hashes: NDArray[np.uint64]) -> None:
         """Add showers behind those before."""
@@ -140,6 +91,7 @@ class PartWriter:
                 self.digest = tree_digest(self._temporary)
                 publish(self._temporary, self.store)
         finally:
+            self._pool.shutdown(cancel_futures=True)
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _finish(self) -> None:

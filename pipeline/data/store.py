@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import SplitSpec
 from pipeline.data.part_writer import array_of, mesh_of
+from pipeline.data.shards import read_column
 from pipeline.provenance import ProvenanceError, read_json, tree_digest
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -171,7 +172,10 @@ class Part:
             energy = array_of(self.group, "shower_energy")[start:stop]
             return RaggedShowers.from_dense(Showers(energy, *labels, self.mesh, self.detector, self.particle))
         hits = slice(int(self._offsets[start]), int(self._offsets[stop]))
-        cell, energy = (array_of(self.group, name)[hits] for name in ("cell", "energy"))
+        cell, energy = (
+            read_column(array_of(self.group, name), self.store / name, hits.start, hits.stop)
+            for name in ("cell", "energy")
+        )
         return RaggedShowers(self.row_size[start:stop], cell, energy, *labels, self.mesh, self.detector, self.particle)
 
     def take(self, rows: NDArray[np.integer]) -> RaggedShowers:
