@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.array as da
 import h5py
 import numpy as np
 import zarr
@@ -106,9 +108,6 @@ def run_numpy(store: Path) -> tuple[float, float]:
 
 def run_dask(store: Path) -> tuple[float, float]:
     """Block by block, twice; returns mean and deviation."""
-    import dask
-    import dask.array as da
-
     group = zarr.open_group(store, mode="r")
     showers = da.from_array(group["showers"], chunks=(SHARD, -1, -1, -1))
     incident = da.from_array(group["incident_energy"][:][:, None, None, None], chunks=(SHARD, 1, 1, 1))

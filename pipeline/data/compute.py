@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from dask import threaded
 from dask.base import compute
 from dask.delayed import delayed
 
@@ -105,7 +106,7 @@ def _waves(function: Callable[[Item], Result], items: Iterable[Item], n: int) ->
 
     def wave() -> tuple[Result, ...]:
         tasks = [work(item) for item in islice(left, n)]
-        return tuple(compute(*tasks, scheduler="threads", num_workers=n))  # type: ignore[no-untyped-call]
+        return tuple(compute(*tasks, scheduler=threaded.get, num_workers=n))  # type: ignore[no-untyped-call]
 
     with ThreadPoolExecutor(1) as ahead:
         results = wave()
