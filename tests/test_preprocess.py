@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,27 @@ def test_an_empty_prefix_is_legal(tmp_path: Path, make_showers: Make) -> None:
     part, recipe = make_part(tmp_path, make_showers(50)), RecipeSpec.model_validate(["standardise"])
     out = Part.open(preprocessed(part, tmp_path / "out", recipe))
     assert same(out.read(), part.read()) and out.fill == 0
+
+
+def test_the_cells_are_shared_with_the_part_where_the_recipe_keeps_them(
+    tmp_path: Path, make_showers: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, recipe = make_part(tmp_path, make_showers(50)), RecipeSpec.model_validate(["log1p", "standardise"])
+    linked = Part.open(preprocessed(part, tmp_path / "linked", recipe))
+    files = [path for path in (part.store / "cell").rglob("*") if path.is_file()]
+    assert files and all(path.samefile(linked.store / path.relative_to(part.store)) for path in files)
+
+    link = os.link
+
+    def refused(source: str, target: str) -> None:
+        if "/cell/" in str(target):
+            raise PermissionError("no hard links here")
+        link(source, target)
+
+    monkeypatch.setattr("os.link", refused)
+    copied = Part.open(preprocessed(part, tmp_path / "copied", recipe))
+    assert copied.digest == linked.digest and same(copied.read(), linked.read())
+    linked.verify()
 
 
 def test_the_manifest_is_keyed_by_content(tmp_path: Path, make_showers: Make) -> None:

@@ -23,6 +23,8 @@ _DENSE_SHOWERS = 32
 def observed(transform: Transform, stored: RaggedShowers) -> CellStatistics:
     """The statistics of ragged showers behind the prefix, in front of the transform's next step to be fitted."""
     steps = transform.steps[transform.n_prefix : transform.n_observed]
+    if not steps:
+        return CellStatistics.of(stored, transform.fill)
     if any(isinstance(step, Noise) for step in steps):
         return _dense(transform, steps, stored)
     fill, values = np.array([transform.fill]), stored.energy.astype(np.float64)

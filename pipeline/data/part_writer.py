@@ -25,7 +25,7 @@ from zarr.codecs import ZstdCodec
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
 from pipeline.data.compute import default_threads
-from pipeline.data.shards import ColumnWriter, create_column
+from pipeline.data.shards import Codec, ColumnWriter, create_column
 from pipeline.provenance import fsync_folder, remove_leftovers, temporary_name, tree_digest
 
 DENSE_CHUNK = 16
@@ -47,9 +47,15 @@ class PartWriter:
         attributes: Mapping[str, Any],
         values: Mapping[str, Any] | None = None,
         allow_dense: bool = True,
+        codec: Codec = "zstd",
+        cells_of: Path | None = None,
     ) -> None:
-        """A writer of `store`; nothing is touched before the context is entered."""
-        self.store, self.mesh, self.allow_dense = store, mesh, allow_dense
+        """A writer of `store`; nothing is touched before the context is entered.
+
+        codec: of the hit values; lz4 is written and read in half the time and is 4 % larger. cells_of: a ragged
+        store whose showers have the same cells, whose files are then shared (hard links where the disk allows them).
+        """
+        self.store, self.mesh, self.allow_dense, self.codec, self.cells_of = store, mesh, allow_dense, codec, cells_of
         self.n_hits = 0
         self.layout = "ragged"
         self.digest = ""
@@ -67,16 +73,17 @@ class PartWriter:
         self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
         self._pool = ThreadPoolExecutor(default_threads())
         about = {"long_name": "flat index of the cell", "compress": "r phi z"}
-        self._cell = self._column("cell", index_dtype(self.mesh), about)
-        self._energy = self._column("energy", np.float32, dict(self._values))
+        self._cell = None if self.cells_of else self._column("cell", index_dtype(self.mesh), about, "zstd")
+        self._energy = self._column("energy", np.float32, dict(self._values), self.codec)
         return self
 
-    def _column(self, name: str, dtype: Any, attributes: dict[str, Any]) -> ColumnWriter:
-        return ColumnWriter(self._group, self._temporary, name, dtype, attributes, self._pool)
+    def _column(self, name: str, dtype: Any, attributes: dict[str, Any], codec: Codec) -> ColumnWriter:
+        return ColumnWriter(self._group, self._temporary, name, dtype, attributes, self._pool, codec)
 
     def append(self, showers: RaggedShowers, hashes: NDArray[np.uint64]) -> None:
         """Add showers behind those before."""
-        self._cell.append(showers.cell)
+        if self._cell:
+            self._cell.append(showers.cell)
         self._energy.append(showers.energy)
         self._row_size.append(np.asarray(showers.row_size, dtype=np.int64))
         self._labels.append(np.stack([showers.incident_energy, showers.theta, showers.phi]).astype(np.float32))
@@ -95,7 +102,10 @@ class PartWriter:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _finish(self) -> None:
-        self._cell.close()
+        if self._cell:
+            self._cell.close()
+        elif self.cells_of:
+            shutil.copytree(self.cells_of / "cell", self._temporary / "cell", copy_function=_linked)
         self._energy.close()
         row_size = np.concatenate([np.zeros(0, np.int64), *self._row_size])
         if self.allow_dense and self.n_hits > DENSE_OCCUPANCY * self.mesh.n_cells * max(len(row_size), 1):
@@ -172,6 +182,14 @@ def write_coordinates(group: zarr.Group, mesh: CylinderMesh) -> None:
     for name, (values, units, text) in axes.items():
         array = create_column(group, name, np.float64, len(values), (name,), {"units": units, "long_name": text})
         array[:] = values
+
+
+def _linked(source: str, target: str) -> None:
+    """A hard link, or a copy where links are not to be had."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 # ------------------------------------------------------------------------- whole or not at all

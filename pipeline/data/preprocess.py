@@ -1,7 +1,8 @@
 """Preprocess: the prefix of a recipe on one part.
 
 `preprocess_part`: a part in, a part of the prefix's values (float32, hits only, plus the constant `fill`
-of empty cells) and the mergeable statistics of its training showers out. Dask works on blocks of 2^20 hits where
+of empty cells) and the mergeable statistics of its training showers out; where the recipe keeps all cells, it shares
+their files with the part. Dask works on blocks of 2^20 hits where
 `compute:` says; some of them are in memory at a time, and results are reduced in file order, so neither the
 number of workers nor the machine changes a bit. `merge` fits the rest of the recipe.
 """
@@ -55,6 +56,8 @@ def preprocess_part(
         _attributes(part, transform),
         {"units": "1", "long_name": "value behind the recipe's prefix"},
         allow_dense=False,
+        codec="lz4",
+        cells_of=None if transform.geometry or part.manifest["layout"] != "ragged" else part.store,
     )
     with client_for(compute, threads) as workers, writer:
         nothing = transform.prefix_ragged(part.read(slice(0, 0)))

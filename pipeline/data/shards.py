@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs.blosc
 import numpy as np
@@ -23,7 +23,7 @@ from zarr.codecs import BloscCodec
 CHUNK = 1 << 18
 SHARD = 1 << 23
 _ABSENT = 2**64 - 1
-_CODEC = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
+Codec = Literal["zstd", "lz4"]
 
 
 class ShardError(RuntimeError):
@@ -37,6 +37,7 @@ def create_column(
     n: int,
     dimensions: tuple[str, ...],
     attributes: dict[str, Any],
+    codec: Codec = "zstd",
 ) -> zarr.Array[Any]:
     """An array of n values in chunks of 2^18, in shards of 2^23 when one chunk does not hold it."""
     return group.create_array(
@@ -45,7 +46,7 @@ def create_column(
         dtype=np.dtype(dtype),
         chunks=(CHUNK if n > CHUNK else max(n, 1),),
         shards=(SHARD,) if n > CHUNK else None,
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        compressors=BloscCodec(cname=codec, clevel=1, shuffle="shuffle"),
         fill_value=0,
         dimension_names=dimensions,
         attributes=attributes,
@@ -56,11 +57,18 @@ class ColumnWriter:
     """One column of a group below `folder`, of a length that is known in the end; `pool` compresses."""
 
     def __init__(
-        self, group: zarr.Group, folder: Path, name: str, dtype: Any, attributes: dict[str, Any], pool: Executor
+        self,
+        group: zarr.Group,
+        folder: Path,
+        name: str,
+        dtype: Any,
+        attributes: dict[str, Any],
+        pool: Executor,
+        codec: Codec = "zstd",
     ) -> None:
         self._group, self._folder, self._name, self._attributes = group, folder / name / "c", name, attributes
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._pool, self._n, self._shard = pool, 0, 0
+        self._pool, self._codec, self._n, self._shard = pool, codec, 0, 0
         self._chunk = np.zeros(CHUNK, self._dtype)
         self._chunks: list[Future[bytes]] = []
 
@@ -80,7 +88,7 @@ class ColumnWriter:
         if self._n > CHUNK:
             self._compress()
             self._write()
-        array = create_column(self._group, self._name, self._dtype, self._n, ("hit",), self._attributes)
+        array = create_column(self._group, self._name, self._dtype, self._n, ("hit",), self._attributes, self._codec)
         if 0 < self._n <= CHUNK:
             array[:] = self._chunk[: self._n]
 
@@ -88,7 +96,7 @@ class ColumnWriter:
         """The chunk to the pool, and a shard to its file when it is complete."""
         if len(self._chunks) == SHARD // CHUNK:
             self._write()
-        self._chunks.append(self._pool.submit(_encoded, self._chunk))
+        self._chunks.append(self._pool.submit(_encoded, self._chunk, self._codec))
         self._chunk = np.zeros(CHUNK, self._dtype)
 
     def _write(self) -> None:
@@ -106,9 +114,9 @@ class ColumnWriter:
         self._chunks, self._shard = [], self._shard + 1
 
 
-def _encoded(chunk: NDArray[Any]) -> bytes:
+def _encoded(chunk: NDArray[Any], codec: Codec) -> bytes:
     """A compressed chunk; nothing for zeros, the array's fill value."""
-    return bytes(_CODEC.encode(chunk)) if chunk.any() else b""
+    return bytes(Blosc(cname=codec, clevel=1, shuffle=Blosc.SHUFFLE).encode(chunk)) if chunk.any() else b""
 
 
 def read_column(array: zarr.Array[Any], folder: Path, start: int, stop: int) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 RELATIVE_ERROR = 2.0**-8
 _BITS = 7
 _FIRST_OCTAVE, _OCTAVES = -24, 64
+_HITS_AT_ONCE = 1 << 16  # what fits the cache
 N_BINS = _OCTAVES << _BITS
 _OFFSET = (127 + _FIRST_OCTAVE) << _BITS
 
@@ -45,9 +46,12 @@ class EnergySpectrum:
         """Of energies of whole showers (shower,), of their non-zero cells (hit,), in a mesh of `n_cells`."""
         if not len(cell_mev):
             return cls(n_cells * len(shower_mev), float(shower_mev.max(initial=0)), 0.0, np.zeros(N_BINS, np.int64))
-        bits = np.ascontiguousarray(cell_mev, np.float32).view(np.int32) >> (23 - _BITS)
-        counts = np.bincount(np.clip(bits - _OFFSET, 0, N_BINS - 1), minlength=N_BINS)
-        return cls(n_cells * len(shower_mev), float(shower_mev.max()), float(cell_mev.max()), counts.astype(np.int64))
+        bits, counts = np.ascontiguousarray(cell_mev, np.float32).view(np.int32), np.zeros(N_BINS, np.int64)
+        for start in range(0, len(bits), _HITS_AT_ONCE):
+            index = (bits[start : start + _HITS_AT_ONCE] >> (23 - _BITS)).astype(np.intp)
+            index -= _OFFSET
+            counts += np.bincount(np.minimum(np.maximum(index, 0), N_BINS - 1), minlength=N_BINS)
+        return cls(n_cells * len(shower_mev), float(shower_mev.max()), float(cell_mev.max()), counts)
 
     @property
     def n_hits(self) -> int:

@@ -23,7 +23,8 @@ from pipeline.calorimeter import RaggedShowers
 from pipeline.data.spectrum import EnergySpectrum
 from pipeline.provenance import atomic_path
 
-_ARRAYS = ("hits", "mean", "m2", "maximum")
+_ARRAYS = ("hits", "mean", "m2")
+_HITS_AT_ONCE = 1 << 17  # what fits the cache
 
 
 class StatisticsError(ValueError):
@@ -62,55 +63,54 @@ class Moments:
 class CellStatistics:
     """The mergeable state over `count` showers; arrays have the mesh's shape (r, phi, z).
 
-    hits: showers with a hit in the cell; mean, m2: of the hits' values (0 without hits); maximum: of the hits' values
-    (-inf without hits); fill: the value of a cell without hit.
+    fill: the value of a cell without hit; largest: the largest value of a hit (-inf without hits); hits: showers with
+    a hit in the cell; mean, m2: of the hits' values (0 without hits).
     """
 
     count: int
     fill: float
+    largest: float
     hits: NDArray[np.int64]
     mean: NDArray[np.float64]
     m2: NDArray[np.float64]
-    maximum: NDArray[np.float64]
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int], fill: float = 0.0) -> CellStatistics:
         """The state of no showers, neutral when merged."""
-        return cls(0, fill, np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape), np.full(shape, -np.inf))
+        return cls(0, fill, -np.inf, np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape))
 
     @classmethod
     def of(
         cls, showers: RaggedShowers, fill: float = 0.0, values: NDArray[np.floating] | None = None
     ) -> CellStatistics:
         """The state of ragged showers, or of other `values` (hit,) in the place of their energies."""
-        n, shape, cell = showers.mesh.n_cells, showers.mesh.shape, showers.cell.astype(np.intp)
-        value = (showers.energy if values is None else values).astype(np.float64)
-        hits, maximum = np.bincount(cell, minlength=n).astype(np.int64), np.full(n, -np.inf)
-        np.maximum.at(maximum, cell, value)
-        mean = np.bincount(cell, weights=value, minlength=n) / np.maximum(hits, 1)
-        value -= mean[cell]
-        value *= value
-        m2 = np.bincount(cell, weights=value, minlength=n).astype(np.float64)
-        return cls(
-            len(showers), fill, hits.reshape(shape), mean.reshape(shape), m2.reshape(shape), maximum.reshape(shape)
-        )
+        n, shape = showers.mesh.n_cells, showers.mesh.shape
+        value = showers.energy if values is None else values
+        hits, total, m2 = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
+        pieces = [slice(i, i + _HITS_AT_ONCE) for i in range(0, len(value), _HITS_AT_ONCE)]
+        for piece in pieces:
+            cell = showers.cell[piece].astype(np.intp)
+            hits += np.bincount(cell, minlength=n)
+            total += np.bincount(cell, weights=value[piece], minlength=n)
+        mean = total / np.maximum(hits, 1)
+        for piece in pieces:
+            cell = showers.cell[piece].astype(np.intp)
+            deviation = value[piece] - mean[cell]
+            m2 += np.bincount(cell, weights=np.multiply(deviation, deviation, out=deviation), minlength=n)
+        largest = float(value.max(initial=-np.inf))
+        return cls(len(showers), fill, largest, hits.reshape(shape), mean.reshape(shape), m2.reshape(shape))
 
     @classmethod
     def of_dense(cls, values: NDArray[np.float64]) -> CellStatistics:
         """The state of dense values (shower, r, phi, z) in which every cell is a hit."""
         count, mean = len(values), values.sum(axis=0) / max(len(values), 1)
         hits = np.full(values.shape[1:], count, np.int64)
-        return cls(count, 0.0, hits, mean, ((values - mean) ** 2).sum(axis=0), values.max(axis=0, initial=-np.inf))
+        return cls(count, 0.0, float(values.max(initial=-np.inf)), hits, mean, ((values - mean) ** 2).sum(axis=0))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The mesh's shape."""
         return self.hits.shape
-
-    @property
-    def largest(self) -> float:
-        """The largest value of a hit, -inf without hits."""
-        return float(self.maximum.max())
 
     def merge(self, other: CellStatistics) -> CellStatistics:
         """The state of the union of two disjoint sets of showers."""
@@ -123,10 +123,10 @@ class CellStatistics:
         return CellStatistics(
             self.count + other.count,
             self.fill,
+            max(self.largest, other.largest),
             self.hits + other.hits,
             moments.mean,
             moments.m2,
-            np.maximum(self.maximum, other.maximum),
         )
 
     def over(self, which: str) -> Moments:
@@ -165,6 +165,7 @@ class Statistics:
         arrays = {
             "count": np.int64(self.cells.count),
             "fill": np.float64(self.cells.fill),
+            "largest": np.float64(self.cells.largest),
             **{name: getattr(self.cells, name) for name in _ARRAYS},
             **{name: np.asarray(value) for name, value in vars(self.spectrum).items()},
         }
@@ -179,9 +180,11 @@ class Statistics:
         """Read a saved state; `StatisticsError` naming the file when it is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as content:
-                cells = CellStatistics(int(content["count"]), float(content["fill"]), *(content[n] for n in _ARRAYS))
-                shower, cell = (float(content[name]) for name in ("largest_shower_mev", "largest_cell_mev"))
-                return cls(cells, EnergySpectrum(int(content["n_cells"]), shower, cell, content["counts"]))
+                count, n_cells = int(content["count"]), int(content["n_cells"])
+                fill, largest = float(content["fill"]), float(content["largest"])
+                shower, cell = float(content["largest_shower_mev"]), float(content["largest_cell_mev"])
+                cells = CellStatistics(count, fill, largest, *(content[name] for name in _ARRAYS))
+                return cls(cells, EnergySpectrum(n_cells, shower, cell, content["counts"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StatisticsError(
                 f"{path}: expected saved statistics, found: {error}; delete the manifest beside it "

@@ -158,6 +158,10 @@ class Part:
     def _offsets(self) -> NDArray[np.int64]:
         return np.concatenate([[0], np.cumsum(self.row_size)])
 
+    @cached_property
+    def _hit_columns(self) -> dict[str, zarr.Array[Any]]:
+        return {name: array_of(self.group, name) for name in ("cell", "energy")}
+
     def _column(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         return np.asarray(array_of(self.group, name)[:]).astype(dtype)
 
@@ -173,8 +177,7 @@ class Part:
             return RaggedShowers.from_dense(Showers(energy, *labels, self.mesh, self.detector, self.particle))
         hits = slice(int(self._offsets[start]), int(self._offsets[stop]))
         cell, energy = (
-            read_column(array_of(self.group, name), self.store / name, hits.start, hits.stop)
-            for name in ("cell", "energy")
+            read_column(array, self.store / name, hits.start, hits.stop) for name, array in self._hit_columns.items()
         )
         return RaggedShowers(self.row_size[start:stop], cell, energy, *labels, self.mesh, self.detector, self.particle)
 
