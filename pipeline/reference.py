@@ -31,23 +31,34 @@ def as_markdown() -> str:
 
 
 def explain(key: str) -> str:
-    """The keys at or below `key` (names of your own may be left out); ConfigError when there is none."""
+    """The keys at or below `key`; ConfigError when there is none.
+
+    Names of your own and choices (a step, a model) may be named or left out: `preprocessing.log`, `runs.mine.model`.
+    """
     wanted = [part for part in key.split(".") if part]
-    lines = []
-    for name, kind, default, meaning in _keys():
-        parts = [part for part in name.split(".") if not part.startswith("<")]
-        if parts[: len(wanted)] == wanted:
-            lines.append(
-                f"{name}: {kind}"
-                + (f" (default {default})" if default else "")
-                + (f"\n    {meaning}" if meaning else "")
-            )
+    keys = list(_keys())
+    found = [row for row in keys if _is_below(row[0].split("."), wanted)]
+    found = found or [row for row in keys if _is_below(row[0].split("."), wanted, own_names=True)]
+    lines = [
+        f"{name}: {kind}" + (f" (default {default})" if default else "") + (f"\n    {meaning}" if meaning else "")
+        for name, kind, default, meaning in found
+    ]
     if not lines:
         raise ConfigError(
             f"explain {key}: expected a key of the configuration, got none like it; "
             "`caloforge config explain` lists all"
         )
     return "\n".join(lines)
+
+
+def _is_below(parts: list[str], wanted: list[str], own_names: bool = False) -> bool:
+    """Whether the key of these parts is the wanted one or below it; parts in <> may be named or skipped."""
+    if not wanted or not parts:
+        return not wanted
+    named = parts[0] in (wanted[0], f"<{wanted[0]}>") or (own_names and len(wanted) > 1 and parts[0] == "<name>")
+    if named and _is_below(parts[1:], wanted[1:], own_names):
+        return True
+    return parts[0].startswith("<") and _is_below(parts[1:], wanted, own_names)
 
 
 def _keys() -> Iterator[tuple[str, str, str, str]]:

@@ -144,5 +144,17 @@ def test_digest_depends_on_content_only() -> None:
 
 def test_explain_names_keys() -> None:
     assert "showers seen in total" in reference.explain("runs.training.samples")
+    assert reference.explain("runs.mine.training.samples") == reference.explain("runs.training.samples")
+
+
+def test_explain_names_steps_and_models() -> None:
+    text = reference.explain("preprocessing.divide_by_quantile")
+    assert text == reference.explain("preprocessing.mine.divide_by_quantile")
+    assert "q-quantile of the non-zero cells" in text and ".q: number" in text and "log1p" not in text
+    assert "<diffusion>" in reference.explain("runs.model.diffusion")
+    assert "<noise>" in reference.explain("preprocessing")
+
+
+def test_explain_refuses_what_is_no_key() -> None:
     with pytest.raises(ConfigError, match="expected a key"):
         reference.explain("runs.nothing")
