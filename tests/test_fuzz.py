@@ -10,6 +10,9 @@ import multiprocessing
 import os
 import re
 import resource
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +27,7 @@ from hypothesis import strategies as st
 from raw_files import N, RawFile, read_whole, valid
 
 from pipeline.calorimeter import RaggedShowers
-from pipeline.data.formats import READERS, FormatError
+from pipeline.data.formats import READERS, FormatError, patience
 from pipeline.data.formats.chunks import _sound
 from pipeline.data.ingest import ingest
 from pipeline.data.store import Part
@@ -270,6 +273,7 @@ def outcome(path: str, layout: str) -> str:
     """In a process of its own, with little memory: 'read', 'refused', or the traceback's last line."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     os.fsync = lambda _: None
+    patience.PATIENCE_S = SECONDS / 3
     raw = Path(path)
     try:
         ingest(raw, raw.with_suffix(".json"), *valid(layout).configured(raw.parent), layout, threads=2)
@@ -329,3 +333,22 @@ def test_flipped_bytes_are_read_or_refused(tmp_path: Path, reading: Reading, lay
         assert found in ("read", "refused", "died"), found
         seen.add(found)
     assert "refused" in seen
+
+
+@pytest.mark.parametrize("layout", ["calochallenge", "par04"])
+def test_a_file_in_which_the_library_runs_in_circles_ends_its_process(tmp_path: Path, layout: str) -> None:
+    """The free list of the local heap (HDF5 file format, III.D) leads back to its own head."""
+    path = valid(layout).write(tmp_path / "circle.h5")
+    content = bytearray(path.read_bytes())
+    _, head, address = struct.unpack_from("<QQQ", content, content.index(b"HEAP") + 8)
+    struct.pack_into("<Q", content, address + head, head)
+    path.write_bytes(content)
+    code = "\n".join(
+        [
+            "import sys; from pathlib import Path; from pipeline.data.formats import patience, hdf5",
+            "patience.PATIENCE_S = 2",
+            "with hdf5.open_raw(Path(sys.argv[1])) as handle: print('showers' in handle)",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "Timeout" in done.stderr

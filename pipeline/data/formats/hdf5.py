@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.formats.patience import patience
 from pipeline.data.formats.reader import FormatError
 
 _BLOCK_BYTES = 32 << 20
@@ -29,6 +30,12 @@ WRITTEN_CHUNK = 64
 @contextmanager
 def open_raw(path: Path) -> Iterator[h5py.File]:
     """The file opened for reading; what the library cannot open or read raises `FormatError`."""
+    with patience(), _opened(path) as handle:
+        yield handle
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         handle = h5py.File(path, "r", locking="best-effort")
     except FileNotFoundError:
