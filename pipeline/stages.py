@@ -64,17 +64,18 @@ def physics_data(spec: SimulateSpec) -> str:
     return "official" if os.environ.get("G4LEDATA") or os.environ.get("GEANT4_DATA_DIR") else "stand-in"
 
 
-def ingest(plan: Plan, dataset: str, part: str) -> Path:
+def ingest(plan: Plan, dataset: str, part: str, threads: int | None = None) -> Path:
     """Turn one raw file into an immutable part."""
     from pipeline.data.ingest import ingest as ingest_file
 
     spec = plan.config.dataset(dataset)
     manifest = plan.paths.part(dataset, part)
-    ingest_file(Path(plan.raw_file(dataset, part)), manifest, spec, plan.config.detector(spec.detector), dataset)
+    raw, detector = Path(plan.raw_file(dataset, part)), plan.config.detector(spec.detector)
+    ingest_file(raw, manifest, spec, detector, dataset, threads)
     return manifest
 
 
-def ingest_sample(plan: Plan, sample: str) -> Path:
+def ingest_sample(plan: Plan, sample: str, threads: int | None = None) -> Path:
     """Turn generated showers into a part, by the same code as Geant4's."""
     from pipeline.data.ingest import ingest as ingest_file
 
@@ -82,7 +83,7 @@ def ingest_sample(plan: Plan, sample: str) -> Path:
     reference = plan.config.datasets[plan.config.evaluation.reference]
     spec = DatasetSpec(format="calochallenge", files=("*",), detector=reference.detector, particle=reference.particle)
     manifest = plan.paths.sample_part(sample)
-    ingest_file(plan.paths.sample(sample), manifest, spec, plan.config.detector(spec.detector), sample)
+    ingest_file(plan.paths.sample(sample), manifest, spec, plan.config.detector(spec.detector), sample, threads)
     return manifest
 
 

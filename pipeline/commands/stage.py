@@ -11,7 +11,7 @@ from pipeline.jobs import JOBS, recorded
 from pipeline.plan import Plan
 
 STAGES = {
-    "ingest": ("raw HDF5 -> one immutable Zarr part", ("dataset", "part", "sample")),
+    "ingest": ("raw HDF5 -> one immutable Zarr part", ("dataset", "part", "sample", "threads")),
     "preprocess": ("a part through the recipe's per-shower steps", ("dataset", "part", "recipe", "threads")),
     "merge": ("merge statistics and fit the rest of the recipe", ("recipe", "dataset")),
     "train": ("train a run, or one slice of it", ("run", "slice")),
@@ -31,7 +31,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "slice": {"type": int, "help": "which slice of the training, from 1; default: the last"},
     "subject": {"help": "'floor', 'sensitivity', a sample, or a run with a head"},
     "figure": {"help": "name of a figure"},
-    "threads": {"type": int, "default": 2, "help": "Dask threads"},
+    "threads": {"type": int, "help": "default: 2 (evaluate: 1; ingest: all CPUs)"},
 }
 
 

@@ -9,15 +9,17 @@ rule ingest:
         "data/store/{dataset}-{spec}/{part}.json",
     log:
         "logs/ingest/{dataset}-{spec}/{part}.log",
+    threads: 4
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
+        mem_mb=lambda w, threads, attempt: (1000 + 250 * threads) * attempt,
         runtime=lambda w, attempt: 60 * attempt,
     params:
         key=lambda w: PLAN.ingest_key(w.dataset, w.part),
     message:
         "ingest {wildcards.dataset}/{wildcards.part}"
     shell:
-        "caloforge ingest --dataset {wildcards.dataset} --part {wildcards.part} > {log} 2>&1"
+        "caloforge ingest --dataset {wildcards.dataset} --part {wildcards.part}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule ingest_sample:
@@ -27,10 +29,11 @@ rule ingest_sample:
         f"{RESULTS}/ingest/{{sample}}.json",
     log:
         f"{LOGS}/ingest/{{sample}}.log",
+    threads: 4
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
+        mem_mb=lambda w, threads, attempt: (1000 + 250 * threads) * attempt,
         runtime=lambda w, attempt: 60 * attempt,
     message:
         "ingest generated sample {wildcards.sample}"
     shell:
-        "caloforge ingest --sample {wildcards.sample} > {log} 2>&1"
+        "caloforge ingest --sample {wildcards.sample} --threads {threads} > {log} 2>&1"
