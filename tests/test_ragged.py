@@ -208,7 +208,7 @@ def test_a_chunk_that_inflates_beyond_its_size_stops_there(tmp_path: Path) -> No
         handle["16"].id.write_direct_chunk((5, 0, 0, 0), zlib.compress(bytes(1 << 24)))
         index = ChunkIndex.of(handle["16"])
     with path.open("rb") as file, pytest.raises(OddChunk):
-        index.read(file.fileno(), 1)
+        list(index.read(file.fileno(), range(2)))
 
 
 def test_a_chunk_behind_the_end_of_the_file_is_odd(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_chunk_behind_the_end_of_the_file_is_odd(tmp_path: Path) -> None:
         index = ChunkIndex.of(handle["16"])
     index.address[1] += path.stat().st_size
     with path.open("rb") as file, pytest.raises(OddChunk, match="behind the end"):
-        index.read(file.fileno(), 1)
+        list(index.read(file.fileno(), range(2)))
 
 
 # --------------------------------------------------------------------------------------- ingest

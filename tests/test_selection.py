@@ -66,7 +66,7 @@ def test_chunks_of_other_showers_are_not_decoded(
     showers = make_showers(8, incident_energy=ENERGIES)
     read: list[int] = []
     original = ChunkIndex.read
-    monkeypatch.setattr(ChunkIndex, "read", lambda self, file, i: read.append(self.shape[0]) or original(self, file, i))
+    monkeypatch.setattr(ChunkIndex, "read", lambda self, *task: read.append(self.shape[0]) or original(self, *task))
     selected(tmp_path, showers, "par04", energy_gev=16)
     assert read == [1]
 

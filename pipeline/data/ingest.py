@@ -65,7 +65,7 @@ def ingest(
         "n_showers": len(hashes),
         "n_hits": writer.n_hits,
         "occupancy": float(f"{writer.n_hits / (len(hashes) * description.mesh.n_cells):.6g}"),
-        "duplicates": len(hashes) - len(np.unique(hashes)),
+        "duplicates": int(np.count_nonzero(np.diff(np.sort(hashes)) == 0)),
         "incident_energy_mev": [float(incident.min()), float(incident.max())],
         "store_digest": writer.digest,
     }

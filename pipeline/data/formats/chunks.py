@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import deflate
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 _GZIP, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 _LARGEST_CHUNK = 128 << 20
-Buffer = bytes | bytearray | NDArray[np.uint8]
+_LARGEST_READ = 4 << 20
+Buffer = memoryview | bytearray | NDArray[np.uint8]
 _FLOATS = {
     np.dtype("<f4"): h5py.h5t.IEEE_F32LE,
     np.dtype(">f4"): h5py.h5t.IEEE_F32BE,
@@ -102,29 +104,55 @@ class ChunkIndex:
             raise OddChunk(f"rows {start} to {stop}")
         return range(int(first), int(last))
 
-    def read(self, file: int, i: int) -> NDArray[np.float32]:
-        """The values of chunk i without padding, contiguous; `file` is a descriptor open for reading."""
-        size = int(self.size[i])
-        if size > 2 * self.nbytes + 4096:
-            raise OddChunk(f"chunk {i} of {size} bytes")
-        try:
-            data: Buffer = os.pread(file, size, int(self.address[i]))
-        except OSError as error:
-            raise OddChunk(f"chunk {i}: {error}") from None
-        if len(data) != size:
-            raise OddChunk(f"chunk {i} behind the end of the file")
+    def read(self, file: int, chunks: range) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+        """First row, first voxel of a row in C order, and values without padding, of each chunk; values are contiguous.
+
+        `file` is a descriptor open for reading.
+        """
+        origin = self.origin[chunks.start : chunks.stop]
+        shapes = np.minimum(self.chunk, self._shape - origin).tolist()
+        voxels = (origin[:, 1:] @ np.array(strides_of(self.shape[1:]), np.int64)).tolist()
+        for row, voxel, shape, data in zip(origin[:, 0].tolist(), voxels, shapes, self._raw(file, chunks), strict=True):
+            values = np.frombuffer(data, self.dtype).reshape(self.chunk)
+            if (inside := tuple(shape)) != self.chunk:
+                values = values[tuple(map(slice, inside))]
+            if self.dtype != np.float32:
+                with np.errstate(over="ignore"):
+                    values = values.astype(np.float32)
+            yield row, voxel, np.ascontiguousarray(values)
+
+    def _raw(self, file: int, chunks: range) -> Iterator[Buffer]:
+        """The decompressed bytes of each chunk; neighbours in the file are read together."""
+        part = slice(chunks.start, chunks.stop)
+        runs: list[list[tuple[int, int, int]]] = []
+        length = 0
+        for piece in zip(*(a[part].tolist() for a in (self.address, self.size, self.skipped)), strict=True):
+            address, size, _ = piece
+            if size > 2 * self.nbytes + 4096:
+                raise OddChunk(f"a chunk of {size} bytes")
+            if not runs or address != sum(runs[-1][-1][:2]) or length + size > _LARGEST_READ:
+                runs, length = [*runs, []], 0
+            runs[-1].append(piece)
+            length += size
+        for run in runs:
+            first, length = run[0][0], sum(size for _, size, _ in run)
+            try:
+                data = memoryview(os.pread(file, length, first))
+            except OSError as error:
+                raise OddChunk(f"a chunk: {error}") from None
+            if len(data) != length:
+                raise OddChunk("a chunk behind the end of the file")
+            for address, size, skipped in run:
+                yield self._undone(data[address - first : address - first + size], skipped)
+
+    def _undone(self, data: Buffer, skipped: int) -> Buffer:
         for position in reversed(range(len(self.filters))):
-            if not self.skipped[i] >> position & 1:
+            if not skipped >> position & 1:
                 undo = self._inflate if self.filters[position] == _GZIP else self._unshuffle
                 data = undo(data)
         if len(data) != self.nbytes:
-            raise OddChunk(f"chunk {i} of {len(data)} bytes")
-        values = np.frombuffer(data, self.dtype).reshape(self.chunk)
-        inside = tuple(map(min, self.chunk, (self._shape - self.origin[i]).tolist()))
-        if inside != self.chunk:
-            values = values[tuple(map(slice, inside))]
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values, dtype=np.float32)
+            raise OddChunk(f"a chunk of {len(data)} bytes")
+        return data
 
     @functools.cached_property
     def _shape(self) -> NDArray[np.int64]:
@@ -144,9 +172,6 @@ class ChunkIndex:
         return np.ascontiguousarray(planes.T).reshape(-1)
 
 
-def _sound(table: NDArray[np.int64], shape: tuple[int, ...], chunk: tuple[int, ...]) -> bool:
-    """Whether each chunk lies at a place of its own inside the data set; in a damaged file some may not."""
-    origin, grid = table[:, :-3], [-(-n // c) for n, c in zip(shape, chunk, strict=True)]
-    if (table < 0).any() or (origin % chunk).any() or (origin >= shape).any():
-        return False
-    return len(np.unique(np.ravel_multi_index(tuple((origin // chunk).T), grid))) == len(table)
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The distance in C order between neighbours along each axis."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

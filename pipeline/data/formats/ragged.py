@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import sys
 from collections import deque
@@ -25,13 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import RaggedShowers
-from pipeline.calorimeter.showers import index_dtype
-from pipeline.data.formats.chunks import ChunkIndex, OddChunk
+from pipeline.data.formats.chunks import ChunkIndex, OddChunk, strides_of
 from pipeline.data.formats.hdf5 import open_raw
 from pipeline.data.formats.reader import Description, Labels, Reader, Voxels
 
 _MOST = 1 << 16  # cells of a mesh, rows of a block: what 16 bits of a key number
-_BAND_BYTES = 16 << 20
+_BAND_BYTES = 64 << 20
 _AHEAD_BYTES = 64 << 20
 _TASK_CHUNKS = 32
 _PIECE = 1 << 17  # values looked at together: they stay in a core's cache
@@ -140,7 +138,9 @@ class RaggedReader(Generic[T]):
         try:
             pieces = [task.result() for task in block.tasks]
             block.tasks.clear()
-            bands = [self._pool.submit(self._band, block, i, [p[i] for p in pieces]) for i in block.bands]
+            bands = [
+                self._pool.submit(self._band, block, i, [keys for p in pieces for keys in p[i]]) for i in block.bands
+            ]
             del pieces
             return [band.result() for band in bands]
         except OddChunk:
@@ -170,16 +170,18 @@ class RaggedReader(Generic[T]):
             keys.sort()
         row_size = np.diff(np.searchsorted(keys, np.arange(low, high + 1, dtype=np.uint64) << _ROW))
         rows = slice(block.rows.start + low, block.rows.start + high)
-        return self._kept(rows, self._showers(rows, row_size, keys.view(np.uint16)[2::4], keys.view(np.float32)[0::2]))
+        cell, energy = keys.view(np.uint16)[2::4].copy(), keys.view(np.float32)[0::2].copy()
+        return self._kept(rows, self._showers(rows, row_size, cell, energy))
 
     def _showers(
         self, rows: slice, row_size: NDArray[np.int64], cell: NDArray[np.uint16], energy: NDArray[np.float32]
     ) -> RaggedShowers:
         known, labels = self.description, self.labels
         if known.to_visible != 1:
-            energy = energy * np.float32(known.to_visible)
-        if len(energy) and not (energy.min() > 0 and energy.max() < np.inf):
-            if not (energy.min() >= 0 and energy.max() < np.inf):
+            energy *= np.float32(known.to_visible)
+        lowest, highest = (energy.min(), energy.max()) if len(energy) else (1, 1)
+        if not (lowest > 0 and highest < np.inf):
+            if not (lowest >= 0 and highest < np.inf):
                 raise OddChunk(f"rows {rows.start} to {rows.stop}: an impossible energy")
             keep = energy > 0  # a negative zero, or a product below the smallest float
             row_size = np.add.reduceat(np.append(keep, False), np.cumsum(row_size) - row_size, dtype=np.int64) * (
@@ -188,8 +190,8 @@ class RaggedReader(Generic[T]):
             cell, energy = cell[keep], energy[keep]
         return RaggedShowers(
             row_size,
-            cell.astype(index_dtype(known.mesh)),
-            np.ascontiguousarray(energy),
+            cell,
+            energy,
             labels.incident_energy[rows],
             labels.theta[rows],
             labels.phi[rows],
@@ -207,7 +209,7 @@ class _Block(Generic[T]):
         self.direct: _Direct | None = None
         self.dense: Future[T] | None = None
         self.edges: list[int] = []
-        self.tasks: list[Future[list[Keys]]] = []
+        self.tasks: list[Future[list[list[Keys]]]] = []
 
     @property
     def bands(self) -> range:
@@ -226,23 +228,20 @@ def _shared(chunks: range) -> list[range]:
     return [chunks[i : i + _TASK_CHUNKS] for i in range(0, len(chunks), _TASK_CHUNKS)]
 
 
-def _keys_of(direct: _Direct, start: int, chunks: range, edges: Sequence[int]) -> list[Keys]:
+def _keys_of(direct: _Direct, start: int, chunks: range, edges: Sequence[int]) -> list[list[Keys]]:
     """The keys of the values that are not zero in some chunks of the block that begins at row `start`, by band."""
-    strides = _strides(direct.index.shape[1:])
+    strides = strides_of(direct.index.shape[1:])
     bounds = np.array(edges[1:-1], np.uint64) << _ROW
-    bands: list[list[Keys]] = [[np.zeros(0, np.uint64)] for _ in edges[1:]]
-    for i in chunks:
-        values = direct.index.read(direct.file, i)
-        row, *place = direct.index.origin[i].tolist()
-        voxel = sum(o * s for o, s in zip(place, strides, strict=True))
+    bands: list[list[Keys]] = [[] for _ in edges[1:]]
+    for row, voxel, values in direct.index.read(direct.file, chunks):
         step = max(1, _PIECE // (values.size // len(values)))
         for first in range(0, len(values), step):
             keys = _keys_at(values[first : first + step], strides, row - start + first, voxel)
-            ends = [0, *keys.searchsorted(bounds).tolist(), len(keys)]
+            ends = [0, *(keys.searchsorted(bounds).tolist() if len(bounds) else ()), len(keys)]
             for band, low, high in zip(bands, ends[:-1], ends[1:], strict=True):
                 if low < high:
                     band.append(keys[low:high])
-    return [np.concatenate(band) for band in bands]
+    return bands
 
 
 def _keys_at(values: NDArray[np.float32], strides: tuple[int, ...], row: int, voxel: int) -> Keys:
@@ -253,11 +252,6 @@ def _keys_at(values: NDArray[np.float32], strides: tuple[int, ...], row: int, vo
     keys += np.uint64((row << 48) + (voxel << 32))
     keys |= bits[hits]
     return keys
-
-
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The distance in C order between neighbours along each axis."""
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 @functools.lru_cache(maxsize=64)
