@@ -29,7 +29,7 @@ from pipeline.data.store import shower_hashes
 from pipeline.provenance import fingerprint, new_digest, write_json
 
 _DIGEST_BLOCK = 1 << 20
-_WRITES_AHEAD = 2
+_WRITES_AHEAD = 1
 Hashed = tuple[RaggedShowers, NDArray[np.uint64]]
 
 

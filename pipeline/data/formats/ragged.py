@@ -29,8 +29,8 @@ from pipeline.data.formats.hdf5 import open_raw
 from pipeline.data.formats.reader import Description, Labels, Reader, Voxels
 
 _MOST = 1 << 16  # cells of a mesh, rows of a block: what 16 bits of a key number
-_BAND_BYTES = 64 << 20
-_AHEAD_BYTES = 64 << 20
+_BAND_BYTES = 32 << 20
+_AHEAD_BYTES = 32 << 20
 _TASK_CHUNKS = 32
 _PIECE = 1 << 17  # values looked at together: they stay in a core's cache
 _ROW, _CELL = np.uint64(48), np.uint64(32)
@@ -107,7 +107,7 @@ class RaggedReader(Generic[T]):
             if not self.wanted[block].any():
                 continue
             waiting.append(self._start(block))
-            while len(waiting) > 1 and sum(b.nbytes for b in waiting) > self.threads * _AHEAD_BYTES:
+            while waiting and sum(b.nbytes for b in waiting) > self.threads * _AHEAD_BYTES:
                 yield from self._finish(waiting.popleft())
         while waiting:
             yield from self._finish(waiting.popleft())
