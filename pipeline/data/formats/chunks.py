@@ -72,6 +72,8 @@ class ChunkIndex:
         dataset.id.chunk_iter(
             lambda chunk: found.append((*chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask))
         )
+        if max(map(max, found), default=0) >= 1 << 62:
+            return None
         table = np.array(found, np.int64).reshape(len(found), dataset.ndim + 3)
         if not _sound(table, dataset.shape, dataset.chunks):
             return None
@@ -175,3 +177,12 @@ class ChunkIndex:
 def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The distance in C order between neighbours along each axis."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _sound(table: NDArray[np.int64], shape: tuple[int, ...], chunk: tuple[int, ...]) -> bool:
+    """Whether each chunk lies at a place of its own inside the data set; in a damaged file some may not."""
+    origin, grid = table[:, :-3], [-(-n // c) for n, c in zip(shape, chunk, strict=True)]
+    if (table < 0).any() or (origin % chunk).any() or (origin >= shape).any():
+        return False
+    places = np.sort(np.ravel_multi_index(tuple((origin // chunk).T), grid))
+    return bool((np.diff(places) > 0).all())
