@@ -1,12 +1,10 @@
 """The plain NumPy way to the same observables: all showers dense in memory, a formula per observable.
 
-In: dense showers (shower, r, phi, z), float32 MeV, saved by NumPy; out: the table that `observe` makes, float64.
+In: dense showers (shower, r, phi, z), float32 MeV; out: the table that `observe` makes, float64.
 Written as one would for a notebook, without loops over cells: sums over axes, masks, `scipy.ndimage.label`.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import label
@@ -21,9 +19,8 @@ Array = np.ndarray
 Table = dict[str, Array]
 
 
-def table_of(path: Path, incident_energy: Array, mesh: CylinderMesh, threshold_mev: float) -> Table:
-    """All observables of the showers in a .npy file."""
-    energy = np.load(path)
+def table_of(energy: Array, incident_energy: Array, mesh: CylinderMesh, threshold_mev: float) -> Table:
+    """All observables of dense showers."""
     energy = np.where(energy < threshold_mev, 0, energy)
     layers, rings, sectors = (energy.sum(axis=axes, dtype=np.float64) for axes in ((1, 2), (2, 3), (1, 3)))
     hit, total = energy > 0, layers.sum(axis=1)

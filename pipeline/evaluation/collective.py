@@ -48,7 +48,7 @@ def _clusters(hits: Hits, chosen: slice) -> NDArray[np.intp]:
     if len(shower) == 0:
         return np.zeros(0, np.intp)
     shape = (int(shower[-1] - shower[0]) + 1, *(n + 1 for n in hits.mesh.shape))
-    r, phi, z = (index[chosen].astype(np.int32) for index in (hits.r, hits.phi, hits.z))
+    r, phi, z = hits.r[chosen], hits.phi[chosen], hits.z[chosen]
     place = (((shower - shower[0]).astype(np.int32) * shape[1] + r) * shape[2] + phi) * shape[3] + z
     starts = np.append(True, place[1:] != place[:-1] + 1)
     run = np.cumsum(starts, dtype=np.int32) - 1
@@ -75,7 +75,7 @@ def _clusters(hits: Hits, chosen: slice) -> NDArray[np.intp]:
 
 def _touching(run: Index, neighbour: Index) -> tuple[Index, Index]:
     """Runs and the runs beside them, 2 x (pair,); the same pair cell after cell counts once, -1 is nobody."""
-    there = neighbour >= 0
-    run, neighbour = run[there], neighbour[there]
-    new = np.append(True, (run[1:] != run[:-1]) | (neighbour[1:] != neighbour[:-1]))[: len(run)]
-    return run[new], neighbour[new]
+    new = neighbour >= 0
+    new[1:] &= (run[1:] != run[:-1]) | (neighbour[1:] != neighbour[:-1])
+    kept = np.flatnonzero(new)
+    return run[kept], neighbour[kept]

@@ -24,9 +24,9 @@ class Hits:
     """
 
     shower: NDArray[np.intp]
-    r: NDArray[np.intp]
-    phi: NDArray[np.intp]
-    z: NDArray[np.intp]
+    r: NDArray[np.int32]
+    phi: NDArray[np.int32]
+    z: NDArray[np.int32]
     energy: Array
     incident_energy: Array
     theta: Array
@@ -35,7 +35,8 @@ class Hits:
     @classmethod
     def of(cls, showers: RaggedShowers) -> Hits:
         """The hits of ragged showers, their flat cell index taken apart."""
-        r, phi, z = np.unravel_index(showers.cell.astype(np.intp), showers.mesh.shape)
+        places = np.indices(showers.mesh.shape, dtype=np.int32).reshape(3, -1)
+        r, phi, z = (place[showers.cell] for place in places)
         return cls(
             showers.shower_of_hit,
             r,
@@ -53,17 +54,26 @@ class Hits:
 
     def total(self, weights: NDArray[np.generic] | None = None) -> Array:
         """Sum of the weights (none: number of hits) per shower, (n,)."""
-        return np.bincount(self.shower, weights=weights, minlength=len(self)).astype(np.float64)
+        return np.bincount(self.shower, weights=weights, minlength=len(self)).astype(np.float64, copy=False)
 
-    def along(self, index: NDArray[np.intp], slices: int, weights: NDArray[np.generic] | None = None) -> Array:
+    def along(self, index: NDArray[np.integer], slices: int, weights: NDArray[np.generic] | None = None) -> Array:
         """Sum of the weights (none: number of hits) per shower and slice, (n, slices)."""
         flat = np.bincount(self.shower * slices + index, weights=weights, minlength=len(self) * slices)
-        return flat.reshape(len(self), slices).astype(np.float64)
+        return flat.reshape(len(self), slices).astype(np.float64, copy=False)
+
+    @cached_property
+    def _layer(self) -> NDArray[np.intp]:
+        return self.shower * self.mesh.n_z + self.z
+
+    def by_layer(self, weights: NDArray[np.generic] | None = None) -> Array:
+        """Sum of the weights (none: number of hits) per shower and z layer, (n, Z)."""
+        flat = np.bincount(self._layer, weights=weights, minlength=len(self) * self.mesh.n_z)
+        return flat.reshape(len(self), self.mesh.n_z).astype(np.float64, copy=False)
 
     @cached_property
     def layers(self) -> Array:
         """Energy per z layer, (n, Z) MeV; many observables need it."""
-        return self.along(self.z, self.mesh.n_z, self.energy)
+        return self.by_layer(self.energy)
 
     @cached_property
     def rings(self) -> Array:

@@ -86,7 +86,7 @@ def hit_count(hits: Hits) -> Array:
 
 def layer_hits(hits: Hits) -> Array:
     """Number of cells above threshold per z layer, (n, Z)."""
-    return hits.along(hits.z, hits.mesh.n_z)
+    return hits.by_layer()
 
 
 def sparsity(hits: Hits) -> Array:

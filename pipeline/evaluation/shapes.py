@@ -101,16 +101,18 @@ def gamma_shape(spread: Array) -> Array:
 
 
 def layer_centres(hits: Hits) -> Array:
-    """Per layer the centre and width along x, y and r (CaloChallenge `HighLevelFeatures`), (n, 6 Z) mm."""
+    """Per layer the centre and width along x, y and r (CaloChallenge `HighLevelFeatures`), (n, 6 Z) mm.
+
+    Centre sum x E / E, width sqrt(max(<x^2> - <x>^2, 0)); <r^2> is <x^2> + <y^2>.
+    """
     radius, column = hits.mesh.r_mm, hits.r * hits.mesh.n_phi + hits.phi
-    across = (f(hits.mesh.phi_rad) for f in (np.cos, np.sin, np.ones_like))
-    along = (np.outer(radius, direction).ravel()[column] for direction in across)
-    return np.concatenate([part for position in along for part in _layer_centre(hits, position)], axis=1)
-
-
-def _layer_centre(hits: Hits, position: Array) -> tuple[Array, Array]:
-    """Centre and width of the energy per layer, 2 x (n, Z) mm: sum x E / E, sqrt(max(<x^2> - <x>^2, 0))."""
-    weighted = hits.energy * position
-    weights = (weighted, weighted * position)
-    mean, square = (ratio(hits.along(hits.z, hits.mesh.n_z, w), hits.layers) for w in weights)
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+    means, squares = [], []
+    for direction in (np.cos(hits.mesh.phi_rad), np.sin(hits.mesh.phi_rad)):
+        position = np.outer(radius, direction).ravel()[column]
+        weighted = hits.energy * position
+        means.append(ratio(hits.by_layer(weighted), hits.layers))
+        squares.append(ratio(hits.by_layer(weighted * position), hits.layers))
+    means.append(ratio(hits.by_layer(hits.energy * radius[hits.r]), hits.layers))
+    squares.append(squares[0] + squares[1])
+    widths = [np.sqrt(np.maximum(square - mean**2, 0)) for mean, square in zip(means, squares, strict=True)]
+    return np.concatenate([part for pair in zip(means, widths, strict=True) for part in pair], axis=1)
