@@ -8,9 +8,11 @@ from scipy import linalg
 from scipy.stats import wasserstein_distance
 
 from pipeline.calorimeter import RaggedShowers
+from pipeline.config import EvaluationSpec
 from pipeline.evaluation.cells import log10_cells
 from pipeline.evaluation.distances import (
-    centred,
+    Frame,
+    directions,
     extrapolate,
     fpd,
     frechet_distance,
@@ -18,11 +20,13 @@ from pipeline.evaluation.distances import (
     kpd,
     mean_wasserstein,
     mmd_squared,
-    moments_of,
-    normalised,
+    moments_of_rows,
+    projected,
+    resampled,
     sliced_wasserstein,
     standardised,
 )
+from pipeline.evaluation.multivariate import FEATURE_METRICS, bootstrap_rows
 from pipeline.evaluation.neighbours import NAMES, kth_distance, pairwise, prdc, prdc_of
 
 
@@ -60,18 +64,19 @@ def test_frechet_distance_equals_the_matrix_square_root() -> None:
     assert frechet_distance(np.zeros(6), a, np.zeros(6), b) == pytest.approx(slow)
 
 
-def test_moments_are_numpys() -> None:
-    features = np.random.default_rng(2).normal(3, 2, size=(50, 4))
-    mean, covariance = moments_of(features)
-    np.testing.assert_allclose(mean, features.mean(axis=0))
-    np.testing.assert_allclose(covariance, np.cov(features, rowvar=False))
+def test_moments_are_numpys(monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.evaluation.distances.BLOCK_ROWS", 7)
+    features, rows = np.random.default_rng(2).normal(3, 2, size=(50, 4)), np.array([5, 5, 0, *range(10, 49)])
+    frame = Frame.of(features)
+    mean, covariance = moments_of_rows(features, rows, frame)
+    slow = (features[rows] - frame.centre) / np.abs(features).max(axis=0)
+    np.testing.assert_allclose(mean, slow.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(slow, rowvar=False))
 
 
 def test_a_shift_alone_is_its_square() -> None:
-    a = np.random.default_rng(3).normal(100, 1, size=(500, 3))
-    scale = np.abs(a[:, 0]).max()
-    rows = np.arange(500)
-    shifted = frechet_of_rows(*centred(a, a + np.array([0.5 * scale, 0, 0])), rows, rows)
+    a, rows = np.random.default_rng(3).normal(100, 1, size=(500, 3)), np.arange(500)
+    shifted = frechet_of_rows(a, a + np.array([0.5 * a[:, 0].max(), 0, 0]), rows, rows, Frame.of(a))
     assert shifted == pytest.approx(0.25)
 
 
@@ -103,10 +108,8 @@ def test_mmd_is_the_double_loop() -> None:
     assert mmd_squared(x, y) == pytest.approx(slow)
 
 
-def test_features_of_zeros_stay() -> None:
-    x, y = normalised(np.array([[0.0, -4.0], [0.0, 2.0]]), np.array([[7.0, 1.0]]))
-    np.testing.assert_array_equal(x, [[0, -1], [0, 0.5]])
-    np.testing.assert_array_equal(y, [[7, 0.25]])
+def test_features_are_normalised_by_their_largest_value() -> None:
+    assert Frame.of(np.array([[0.0, -4.0], [0.0, 2.0]])).scale.tolist() == [1, 4]
 
 
 # ------------------------------------------------------------------------------- sliced Wasserstein
@@ -141,8 +144,28 @@ def test_sliced_wasserstein_is_the_slow_twin() -> None:
 
 def test_features_that_never_vary_are_left_out() -> None:
     a = np.stack([np.arange(5.0), np.full(5, 0.1)], axis=1)
-    x, y = standardised(a, a + 1)
-    assert x.shape == y.shape == (5, 1)
+    onto, offset = standardised(a, np.ones((2, 1)))
+    np.testing.assert_allclose(onto[:, 0], [1 / np.sqrt(2), 0])
+    np.testing.assert_allclose(projected(a, onto, offset), [(np.arange(5) - 2) / np.sqrt(2)])
+
+
+def test_bootstrap_of_projections_is_that_of_rows() -> None:
+    rng = np.random.default_rng(14)
+    values, rows = rng.normal(size=(3, 20)), rng.integers(20, size=20)
+    drawn = resampled(values, np.argsort(values, axis=1), np.bincount(rows, minlength=20))
+    np.testing.assert_array_equal(drawn, np.sort(values[:, rows], axis=1))
+
+
+def test_error_of_a_sliced_distance_is_that_of_slow_replicas() -> None:
+    rng = np.random.default_rng(15)
+    x, y = rng.normal(size=(60, 5)), rng.normal(0.5, 1, size=(60, 5))
+    spec = EvaluationSpec(reference="x", projections=20, bootstrap=8)
+    draws = bootstrap_rows(60, 60, 8, np.random.default_rng(1), paired=False)
+    value, error = FEATURE_METRICS["sliced_wasserstein"][0](x, y, spec, draws, np.random.default_rng(2))
+    assert value == pytest.approx(sliced_wasserstein(x, y, 20, np.random.default_rng(2)))
+    onto = standardised(x, directions(5, 20, np.random.default_rng(2)))
+    slow = [mean_wasserstein(projected(x[i], *onto), projected(y[j], *onto)) for i, j in draws]
+    assert error == pytest.approx(np.std(slow, ddof=1))
 
 
 # ------------------------------------------------------------------------------- precision, recall, density, coverage

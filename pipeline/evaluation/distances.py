@@ -4,7 +4,8 @@ In: reference and sample features, (n, k) and (m, k), one row per shower; out: a
 Sources: FPD and KPD arXiv:2211.10295 as jetnet 0.2.5 computes them (`jetnet.evaluation.gen_metrics`: batches, seeds,
 fit and errors; values agree with it to rounding); sliced Wasserstein Rabin et al., SSVM 2011; precision, recall,
 density and coverage Naeem et al., ICML 2020 (arXiv:2002.09797). Definitions and blind spots: docs/metrics.md.
-Memory: two batches of features, or one block of a distance matrix. It knows no showers.
+Beyond the features, memory is that of one block of rows, of a batch of the KPD, or of the projections. It knows no
+showers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from scipy.stats import iqr
 Array = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 4096
 FPD_SAMPLES = (20_000, 50_000)
 KPD_SAMPLES = 5_000
 
@@ -46,11 +47,41 @@ def frechet_distance(mean: Array, covariance: Array, other_mean: Array, other_co
     return float(shift @ shift + np.trace(covariance) + np.trace(other_covariance) - 2 * cross)
 
 
-def moments_of(features: Array) -> tuple[Array, Array]:
-    """Mean (k,) and unbiased covariance (k, k) of features (n, k) whose values are of order one around zero."""
-    n = len(features)
-    mean = features.sum(axis=0) / n
-    return mean, (features.T @ features - n * np.outer(mean, mean)) / (n - 1)
+class Frame(NamedTuple):
+    """Centre and scale of features, (k,) each; the centre keeps the digits of sums of squares, no distance sees it."""
+
+    centre: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, reference: Features) -> Frame:
+        """The reference's mean, and its largest |value| by which features are normalised (1 for one of zeros)."""
+        scale = np.asarray(np.maximum(reference.max(axis=0), -reference.min(axis=0)), dtype=np.float64)
+        centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
+        return cls(centre, np.where(scale == 0, 1.0, scale))
+
+
+def moments_of_rows(features: Features, rows: NDArray[np.integer], frame: Frame) -> tuple[Array, Array]:
+    """Mean (k,) and unbiased covariance (k, k) of chosen rows of (features - centre) / scale, block by block.
+
+    Rows are taken in rising order, for sums know none.
+    """
+    (centre, scale), n, rows = frame, len(rows), np.sort(rows)
+    total, squares = np.zeros(len(centre)), np.zeros((len(centre), len(centre)))
+    for start in range(0, n, BLOCK_ROWS):
+        block = features.take(rows[start : start + BLOCK_ROWS], axis=0).astype(np.float64, copy=False)
+        block -= centre
+        total += block.sum(axis=0)
+        squares += block.T @ block
+    mean = total / n
+    return mean / scale, (squares - n * np.outer(mean, mean)) / (n - 1) / np.outer(scale, scale)
+
+
+def frechet_of_rows(
+    reference: Features, sample: Features, ours: NDArray[np.integer], theirs: NDArray[np.integer], frame: Frame
+) -> float:
+    """The Fréchet distance of chosen rows of both sides, normalised."""
+    return frechet_distance(*moments_of_rows(reference, ours, frame), *moments_of_rows(sample, theirs, frame))
 
 
 def fpd(
@@ -66,24 +97,17 @@ def fpd(
 
     Features are divided by the reference's largest |value|. `points` batch sizes, regular in 1/N; at each the mean of
     `batches` Fréchet distances of batches drawn with replacement; a line in 1/N, intercept and slope >= 0; the
-    intercept and its error in the fit, which holds no fluctuation of the showers themselves (`fpd_estimate` does).
+    intercept and its error in the fit, which holds no fluctuation of the showers themselves.
     """
-    x, y = centred(reference, sample)
     sizes = (1 / np.linspace(1 / min_samples, 1 / max_samples, points)).astype(np.int32)
-    generator = np.random.default_rng(seed)
-    means = np.array([np.mean([_batch_distance(x, y, n, generator) for _ in range(batches)]) for n in sizes])
+    generator, frame = np.random.default_rng(seed), Frame.of(reference)
+
+    def batch(size: int) -> float:
+        ours, theirs = (generator.choice(len(side), size=size) for side in (reference, sample))
+        return frechet_of_rows(reference, sample, ours, theirs, frame)
+
+    means = np.array([np.mean([batch(n) for _ in range(batches)]) for n in sizes])
     return extrapolate(1 / sizes, means)
-
-
-def _batch_distance(x: Array, y: Array, size: int, generator: np.random.Generator) -> float:
-    """The Fréchet distance of two batches drawn with replacement."""
-    ours, theirs = (generator.choice(len(side), size=size) for side in (x, y))
-    return frechet_of_rows(x, y, ours, theirs)
-
-
-def frechet_of_rows(x: Array, y: Array, ours: NDArray[np.integer], theirs: NDArray[np.integer]) -> float:
-    """The Fréchet distance of chosen rows of `centred` features; taken sorted, for sums know no order."""
-    return frechet_distance(*(m for s, rows in ((x, ours), (y, theirs)) for m in moments_of(s.take(np.sort(rows), 0))))
 
 
 def extrapolate(inverse_n: Array, values: Array) -> Estimate:
@@ -98,22 +122,6 @@ def extrapolate(inverse_n: Array, values: Array) -> Estimate:
     return Estimate(float(line[0]), float(np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0])))
 
 
-def normalised(reference: Features, sample: Features) -> tuple[Array, Array]:
-    """Both sides divided by the largest |value| of the reference, feature by feature; features of zeros as they are."""
-    scale = np.maximum(reference.max(axis=0), -reference.min(axis=0)).astype(np.float64)
-    scale[scale == 0] = 1.0
-    return reference / scale, sample / scale
-
-
-def centred(reference: Features, sample: Features) -> tuple[Array, Array]:
-    """Both sides normalised, then minus the mean of the reference, so that sums of squares keep their digits."""
-    x, y = normalised(reference, sample)
-    centre = x.mean(axis=0)
-    x -= centre
-    y -= centre
-    return x, y
-
-
 # ------------------------------------------------------------------------------- kernel
 
 
@@ -124,12 +132,12 @@ def kpd(
 
     Features normalised as for the FPD; each batch draws `batch_size` rows of both sides with replacement.
     """
-    x, y = normalised(reference, sample)
+    scale = Frame.of(reference).scale
     values = []
     for batch in range(batches):
         generator = np.random.default_rng(seed + 1000 * batch)
-        ours, theirs = (generator.choice(len(side), size=batch_size) for side in (x, y))
-        values.append(mmd_squared(x[ours], y[theirs]))
+        x, y = (side[generator.choice(len(side), size=batch_size)] / scale for side in (reference, sample))
+        values.append(mmd_squared(x, y))
     return Estimate(float(np.median(values)), float(iqr(values, rng=(16.275, 83.725)) / 2))
 
 
@@ -155,27 +163,32 @@ def _kernel_diagonal(x: Array) -> float:
 # ------------------------------------------------------------------------------- sliced Wasserstein
 
 
-def standardised(reference: Features, sample: Features) -> tuple[Array, Array]:
-    """Both sides minus the reference's mean, over its standard deviation; features that never vary there left out."""
-    centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
-    width = np.asarray(np.std(reference, axis=0, dtype=np.float64))
-    kept = width > 1e-12 * np.maximum(np.abs(centre), 1e-300)
-    x, y = (side[:, kept].astype(np.float64, copy=False) for side in (reference, sample))
-    for side in (x, y):
-        side -= centre[kept]
-        side /= width[kept]
-    return x, y
-
-
 def directions(features: int, projections: int, generator: np.random.Generator) -> Array:
     """Unit vectors drawn uniformly on the sphere, (features, projections)."""
     drawn = generator.normal(size=(features, projections))
     return np.asarray(drawn / np.linalg.norm(drawn, axis=0))
 
 
-def projected(features: Features, onto: Array) -> Array:
-    """The features seen along each direction, (projections, n)."""
-    return np.ascontiguousarray((features @ onto).T)
+def standardised(reference: Features, onto: Array) -> tuple[Array, Array]:
+    """Directions (k, projections) for features as they are, and what to take off, (projections,).
+
+    Projecting on them is as projecting features minus the reference's mean over its standard deviation on `onto`;
+    features that never vary in the reference are left out.
+    """
+    centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
+    width = np.asarray(np.std(reference, axis=0, dtype=np.float64))
+    varies = width > 1e-7 * np.abs(centre)
+    scaled = np.where(varies, 1 / np.where(varies, width, 1.0), 0.0)[:, None] * onto
+    return scaled, centre @ scaled
+
+
+def projected(features: Features, onto: Array, offset: Array) -> Array:
+    """The features seen along each direction, less the offset, (projections, n)."""
+    seen = np.empty((onto.shape[1], len(features)))
+    for start in range(0, len(features), BLOCK_ROWS):
+        block = features[start : start + BLOCK_ROWS].astype(np.float64, copy=False)
+        seen[:, start : start + BLOCK_ROWS] = (block @ onto - offset).T
+    return seen
 
 
 def mean_wasserstein(reference: Array, sample: Array) -> float:
@@ -200,6 +213,5 @@ def sliced_wasserstein(
     reference: Features, sample: Features, projections: int, generator: np.random.Generator
 ) -> float:
     """Sliced Wasserstein-1 distance of features standardised by the reference, in its standard deviations."""
-    x, y = standardised(reference, sample)
-    onto = directions(x.shape[1], projections, generator)
-    return mean_wasserstein(projected(x, onto), projected(y, onto))
+    onto = standardised(reference, directions(reference.shape[1], projections, generator))
+    return mean_wasserstein(projected(reference, *onto), projected(sample, *onto))

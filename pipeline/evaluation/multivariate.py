@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.calorimeter import RaggedShowers
 from pipeline.config import EvaluationSpec
 from pipeline.data.compute import Workers
 from pipeline.data.stream import ShowerStream
-from pipeline.evaluation.cells import Rows, log10_cells, log_cells
+from pipeline.evaluation.cells import Features, Rows, log10_cells, log_cells
 from pipeline.evaluation.challenge import FEATURES, high_features, low_features
 from pipeline.evaluation.classifier import (
     MIN_SHOWERS,
@@ -34,7 +34,7 @@ from pipeline.evaluation.distances import (
     FPD_SAMPLES,
     KPD_SAMPLES,
     Estimate,
-    centred,
+    Frame,
     directions,
     fpd,
     frechet_of_rows,
@@ -46,14 +46,15 @@ from pipeline.evaluation.distances import (
 )
 from pipeline.evaluation.metrics import generator_for
 from pipeline.evaluation.neighbours import NAMES, NEIGHBOURS, prdc
-from pipeline.evaluation.observables import ONE_THREAD, Table, observables, observe
+from pipeline.evaluation.observables import ONE_THREAD, Table, observables, observe, rows_of
 
 Array = NDArray[np.float64]
 Draws = list[tuple[NDArray[np.intp], NDArray[np.intp]]]  # rows of both sides, one pair for each bootstrap replica
-Measure = Callable[[Array, Array, EvaluationSpec, Draws, np.random.Generator], Estimate]
+Measure = Callable[[Features, Features, EvaluationSpec, Draws, np.random.Generator], Estimate]
 
 FPD_BATCHES, KPD_BATCHES = 200, 10
 CHALLENGE_EPOCHS = 50
+DIRECTIONS_AT_A_TIME, BLOCK_ROWS = 16, 4096
 
 
 def multivariate_rows(
@@ -63,8 +64,9 @@ def multivariate_rows(
     rows: list[Row] = []
     sides = reference, sample
     if set(FEATURE_METRICS) & set(spec.metrics):
-        ours, theirs = (observe(side.first(spec.feature_showers), FEATURES, workers) for side in sides)
-        rows += feature_rows(ours, theirs, reference.mesh, spec, seed)
+        first = [side.first(spec.feature_showers) for side in sides]
+        paired = same_conditions(first[0].incident_energy, first[1].incident_energy)
+        rows += feature_rows(features_of(first[0], workers), features_of(first[1], workers), paired, spec, seed)
     if "prdc" in spec.metrics:
         cells = [side.first(spec.neighbour_showers).read() for side in sides]
         rows += neighbour_rows(cells[0], cells[1], spec, seed)
@@ -78,16 +80,14 @@ def multivariate_rows(
 # ------------------------------------------------------------------------------- feature vectors
 
 
-def feature_rows(reference: Table, sample: Table, mesh: CylinderMesh, spec: EvaluationSpec, seed: int) -> list[Row]:
-    """FPD, KPD and sliced Wasserstein distance of the challenge's high-level features, those in `spec.metrics`."""
-    wanted = [name for name in FEATURE_METRICS if name in spec.metrics]
-    if not wanted:
-        return []
-    x, y = (high_features(table, mesh) for table in (reference, sample))
-    paired = same_conditions(reference["incident_energy"], sample["incident_energy"])
+def feature_rows(x: Features, y: Features, paired: bool, spec: EvaluationSpec, seed: int) -> list[Row]:
+    """FPD, KPD and sliced Wasserstein distance of features (n, k) and (m, k), those in `spec.metrics`.
+
+    `paired`: row i of both sides has the same conditions.
+    """
     rows = []
     with threadpool_limits(limits=1):
-        for name in wanted:
+        for name in (name for name in FEATURE_METRICS if name in spec.metrics):
             measure, bins = FEATURE_METRICS[name]
             generator = generator_for(seed, "features", name)
             draws = bootstrap_rows(len(x), len(y), spec.bootstrap, generator, paired)
@@ -96,35 +96,50 @@ def feature_rows(reference: Table, sample: Table, mesh: CylinderMesh, spec: Eval
     return rows
 
 
-def _fpd(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
+def features_of(showers: ShowerStream, workers: Workers = ONE_THREAD) -> Features:
+    """The challenge's high-level features of showers, (n, 8 Z + 2), float32 to keep many of them."""
+    table = observe(showers, FEATURES, workers)
+    starts = range(0, len(showers), BLOCK_ROWS)
+    blocks = (rows_of(table, np.arange(len(showers))[start : start + BLOCK_ROWS]) for start in starts)
+    return np.concatenate([high_features(block, showers.mesh).astype(np.float32) for block in blocks])
+
+
+def _fpd(x: Features, y: Features, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
     """The FPD; its error is the fit's and the bootstrap spread of the plain distance, in quadrature.
 
     Below 50,000 showers the batches are as large a part of all as jetnet's 20,000 to 50,000.
     """
     largest = min(FPD_SAMPLES[1], len(x), len(y))
     value, error = fpd(x, y, largest * FPD_SAMPLES[0] // FPD_SAMPLES[1], largest)
-    x, y = centred(x, y)
-    replicas = [frechet_of_rows(x, y, ours, theirs) for ours, theirs in draws]
+    frame = Frame.of(x)
+    replicas = [frechet_of_rows(x, y, ours, theirs, frame) for ours, theirs in draws]
     return Estimate(value, float(np.hypot(error, _spread(replicas))))
 
 
-def _kpd(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
+def _kpd(x: Features, y: Features, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
     """The KPD, its batches at most as large as the smaller side."""
     return kpd(x, y, min(KPD_SAMPLES, len(x), len(y)))
 
 
-def _sliced(x: Array, y: Array, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
-    """The sliced Wasserstein distance and its bootstrap error; projections are sorted once."""
-    x, y = standardised(x, y)
-    onto = directions(x.shape[1], spec.projections, generator)
-    seen = [projected(side, onto) for side in (x, y)]
+def _sliced(x: Features, y: Features, spec: EvaluationSpec, draws: Draws, generator: np.random.Generator) -> Estimate:
+    """The sliced Wasserstein distance and its bootstrap error; a few directions at a time, each sorted once."""
+    onto, offset = standardised(x, directions(x.shape[1], spec.projections, generator))
+    values = np.zeros(1 + len(draws))
+    for start in range(0, spec.projections, DIRECTIONS_AT_A_TIME):
+        few = slice(start, start + DIRECTIONS_AT_A_TIME)
+        seen = [projected(side, onto[:, few], offset[few]) for side in (x, y)]
+        values += len(seen[0]) * np.array([mean_wasserstein(*seen), *_replicas(seen, draws)])
+    whole, *replicas = (values / spec.projections).tolist()
+    return Estimate(whole, _spread(replicas))
+
+
+def _replicas(seen: list[Array], draws: Draws) -> Iterator[float]:
+    """The distance of each bootstrap replica of projected values."""
     order = [np.argsort(side, axis=1) for side in seen]
-    replicas = []
     for rows in draws:
         counts = [np.bincount(chosen, minlength=side.shape[1]) for chosen, side in zip(rows, seen, strict=True)]
-        drawn = [resampled(side, ranks, count) for side, ranks, count in zip(seen, order, counts, strict=True)]
-        replicas.append(mean_wasserstein(*drawn))
-    return Estimate(mean_wasserstein(*seen), _spread(replicas))
+        drawn = (resampled(side, ranks, count) for side, ranks, count in zip(seen, order, counts, strict=True))
+        yield mean_wasserstein(*drawn)
 
 
 def bootstrap_rows(n: int, m: int, replicas: int, generator: np.random.Generator, paired: bool) -> Draws:
