@@ -19,7 +19,7 @@ from scipy.stats import iqr
 Array = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS, KERNEL_ROWS = 4096, 512
 FPD_SAMPLES = (20_000, 50_000)
 KPD_SAMPLES = 5_000
 
@@ -151,7 +151,7 @@ def mmd_squared(x: Array, y: Array) -> float:
 
 def _kernel_sum(x: Array, y: Array) -> float:
     """Sum of the kernel over all pairs, block by block."""
-    blocks = (x[start : start + BLOCK_ROWS] @ y.T for start in range(0, len(x), BLOCK_ROWS))
+    blocks = (x[start : start + KERNEL_ROWS] @ y.T for start in range(0, len(x), KERNEL_ROWS))
     return float(sum((((block / x.shape[1] + 1) ** 2) ** 2).sum() for block in blocks))
 
 
