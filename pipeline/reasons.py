@@ -67,10 +67,12 @@ def _file_causes(plan: Plan, job: Job, before: Plan | None) -> list[str]:
     dataset, _, part = job.name.partition("/")
     raw = plan.files[dataset][part]
     old = before.files.get(dataset, {}).get(part) if before else None
-    if before is not None and old is not None and old.key != raw.key:
-        return [f"{raw.path}: its content changed ({old.key[:8]} -> {raw.key[:8]})"]
-    if f"{dataset}/{part}" in plan.simulated and not os.path.exists(raw.path):
-        return []
+    simulated = f"{dataset}/{part}" in plan.simulated
+    if simulated and not os.path.exists(raw.path):
+        return [f"{raw.path}: to be simulated"]
+    if old is not None and old.key != raw.key:
+        what = "to be simulated anew" if simulated else f"its content changed ({old.key[:8]} -> {raw.key[:8]})"
+        return [f"{raw.path}: {what}"]
     if before is None and (elsewhere := _made_otherwise(plan, job, f"{dataset}-*/{part}.json")):
         return elsewhere
     return [f"{raw.path}: a new file" if old is None else f"{raw.path}: its part is gone"]

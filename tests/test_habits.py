@@ -13,7 +13,8 @@ import yaml
 from habits_fixtures import CONTENT, add_file, small_workspace, snakemake_options
 from workflow_fixtures import REPOSITORY, Workspace
 
-from pipeline.commands.pending import PendingError, pending
+from pipeline.commands.pending import Pending, PendingError, pending
+from pipeline.commands.why import explain
 from pipeline.config import load_config
 from pipeline.jobs import JOBS, jobs, recorded
 from pipeline.plan import Plan
@@ -234,3 +235,12 @@ def test_prune_keeps_what_a_lock_names_and_refuses_beside_a_run(workspace) -> No
     lock.write_text("x")
     status, message = prune(workspace, "--yes")
     assert status == 1 and "expected no lock of Snakemake here, found one" in message
+
+
+def test_files_that_are_still_to_be_simulated_are_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Plan.discover(load_config(REPOSITORY / "config" / "test.yaml"))
+    job = JOBS["ingest"](plan, "test_siw", "test_siw_0001")
+    (told,) = explain(plan, jobs(plan), [Pending("ingest", (job.output,), "Missing output files: x")])
+    assert told["causes"] == ["data/raw/test_siw/test_siw_0001.h5: to be simulated"]
+    assert told["wall_seconds"] is None and told["estimated"]

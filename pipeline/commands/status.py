@@ -56,9 +56,10 @@ def _add_duplicates(dataset: dict[str, Any]) -> None:
 
 def _print_dataset(name: str, dataset: dict[str, Any], every: bool) -> None:
     counts = ", ".join(f"{dataset['states'][s]} {s}" for s in FILE_STATES if s in dataset["states"])
+    took = f"; ingest took {duration(dataset['cost']['wall_seconds'])}" if dataset["cost"]["jobs"] else ""
     title = (
         f"{name}: {counts}; {dataset['showers']} showers, {size(dataset['raw_bytes'])} raw, "
-        f"{size(dataset['stored_bytes'])} stored; ingest took {duration(dataset['cost']['wall_seconds'])}"
+        f"{size(dataset['stored_bytes'])} stored{took}"
     )
     rows = []
     for entry in dataset["files"]:
