@@ -177,11 +177,11 @@ def _ratios(mesh: str, size: float, repetitions: int) -> list[Row]:
 
 
 def _memory(mesh: str, sizes_gb: Sequence[float]) -> list[Row]:
-    costs: dict[float, list[Cost]] = {size: [] for size in (sizes_gb[0], sizes_gb[-1])}
+    ends: list[tuple[float, list[Cost]]] = [(sizes_gb[0], []), (sizes_gb[-1], [])]
     for _ in range(MEMORY_REPETITIONS):
-        for size, own in costs.items():
-            own.append(cost(Case(run_ours, (part_of(mesh, size),))))
-    first, last = (median(own, "peak_mb") for own in costs.values())
+        for size, costs in ends:
+            costs.append(cost(Case(run_ours, (part_of(mesh, size),))))
+    first, last = (median(costs, "peak_mb") for _, costs in ends)
     workload = f"{mesh}, {sizes_gb[0]:g} to {sizes_gb[-1]:g} GB raw"
     return [
         row("preprocess_peak_memory", last, "MB", None, f"{mesh}, {sizes_gb[-1]:g} GB raw", MEMORY_REPETITIONS),

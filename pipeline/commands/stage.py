@@ -13,7 +13,7 @@ from pipeline.plan import Plan
 STAGES = {
     "ingest": ("raw HDF5 -> one immutable Zarr part", ("dataset", "part", "sample", "threads")),
     "preprocess": ("a part through the recipe's per-shower steps", ("dataset", "part", "recipe", "threads")),
-    "merge": ("merge statistics and fit the rest of the recipe", ("recipe", "dataset")),
+    "merge": ("merge statistics and fit the rest of the recipe", ("recipe", "dataset", "threads")),
     "train": ("train a run, or one slice of it", ("run", "slice")),
     "generate": ("generate showers at the held-out conditions", ("sample",)),
     "predict": ("predict a label for the held-out showers", ("run",)),

@@ -199,6 +199,11 @@ class RecipeSpec(Spec):
         """The labels that the network's input is computed from."""
         return frozenset().union(*(step.reads for step in self.steps))
 
+    @property
+    def rounds(self) -> int:
+        """How many rounds a fit takes: 2 where standardise stands behind a division that is fitted, too."""
+        return 2 if len([step for step in self.steps if step.fitted]) > 1 else 1
+
     def mesh_after(self, mesh: MeshSpec) -> MeshSpec:
         """The mesh behind the recipe's crop and rebin steps; ValueError when a step does not fit."""
         cells: tuple[int, ...] = mesh.cells

@@ -55,7 +55,7 @@ def merge(
     splits = splits or SplitSpec()
     expected = {
         "prefix_digest": keys_of(recipe, splits)["prefix_digest"],
-        "splits_digest": splits.digest() if _rounds(transform) == 2 else manifests[0][1]["splits_digest"],
+        "splits_digest": splits.digest() if recipe.rounds == 2 else manifests[0][1]["splits_digest"],
     }
     for path, content in manifests:
         _check(path, content, expected, raw_mesh)
@@ -64,7 +64,7 @@ def merge(
     if cells.count and (division := transform.division):
         transform = transform.fit_division(state.spectrum)
         log.info("%s: %.6g MeV", division.name, division.fit(state.spectrum).scale_mev)
-        if _rounds(transform) == 2:
+        if recipe.rounds == 2:
             log.info("standardise behind it: one more pass over all %d parts", len(manifests))
             with client_for(compute, threads) as workers:
                 cells = merged(_second_round([path for path, _ in manifests], transform, splits, workers))
@@ -73,11 +73,6 @@ def merge(
         "n_showers": cells.count,
         "parts": [content["part_digest"] for _, content in manifests],
     }
-
-
-def _rounds(transform: Transform) -> int:
-    """How many rounds a fit takes: 2 where standardise stands behind a division that is fitted."""
-    return 2 if transform.division and transform.standardises else 1
 
 
 def _second_round(

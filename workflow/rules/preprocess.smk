@@ -31,6 +31,7 @@ rule merge:
         f"{RESULTS}/merge/{{recipe}}/{{dataset}}.json",
     log:
         f"{LOGS}/merge/{{recipe}}/{{dataset}}.log",
+    threads: lambda w: PLAN.config.preprocessing[w.recipe].rounds
     resources:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w, attempt: 30 * attempt,
@@ -39,4 +40,5 @@ rule merge:
     message:
         "merge statistics of {wildcards.dataset} and fit {wildcards.recipe}"
     shell:
-        "caloforge merge --recipe {wildcards.recipe} --dataset {wildcards.dataset} > {log} 2>&1"
+        "caloforge merge --recipe {wildcards.recipe} --dataset {wildcards.dataset}"
+        " --threads {threads} > {log} 2>&1"
