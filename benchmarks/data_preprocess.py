@@ -15,6 +15,7 @@ stored as its hits, about a tenth of the cells.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,8 @@ def _normalised(x: np.ndarray, mean: np.float32, deviation: np.float32) -> np.nd
 
 
 def _fresh(name: str) -> Path:
-    path = OUTPUT / name
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path
+    """A new folder: removing an old one is no part of the work."""
+    return Path(tempfile.mkdtemp(prefix=name, dir=OUTPUT))
 
 
 # ------------------------------------------------------------------------------------------- rows

@@ -31,6 +31,7 @@ from pipeline.provenance import fsync_folder, remove_leftovers, temporary_name, 
 DENSE_CHUNK = 16
 DENSE_SHARD = 320
 DENSE_OCCUPANCY = 0.5
+_SYNCING_THREADS = 8
 
 
 class PartWriter:
@@ -195,12 +196,17 @@ def _linked(source: str, target: str) -> None:
 # ------------------------------------------------------------------------- whole or not at all
 
 
+def _synced(path: Path) -> None:
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def publish(temporary: Path, store: Path) -> None:
     """Make the finished store durable and give it its name; an older store of that name is replaced."""
-    for folder, _, names in os.walk(temporary):
-        for name in names:
-            with open(Path(folder) / name, "rb") as handle:
-                os.fsync(handle.fileno())
+    tree = list(os.walk(temporary))
+    with ThreadPoolExecutor(_SYNCING_THREADS) as pool:
+        list(pool.map(_synced, [Path(folder) / name for folder, _, names in tree for name in names]))
+    for folder, _, _ in tree:
         fsync_folder(Path(folder))
     aside = temporary.with_suffix(".old.tmp")
     while temporary.exists():
