@@ -120,7 +120,7 @@ def run_xarray(raw: Path) -> None:
 
     with h5py.File(raw) as handle:
         rows = handle["showers"].chunks[0]
-    with xarray.open_dataset(raw, engine="h5netcdf", phony_dims="sort", chunks={}) as content:
+    with xarray.open_dataset(raw, engine="h5netcdf", phony_dims="sort") as content:
         n = content.sizes[content["showers"].dims[0]]
         events = content["showers"].dims[0]
         sliced = content.chunk({dim: rows if dim == events else -1 for dim in content.dims})
