@@ -4,8 +4,9 @@ In: a raw file of 18x50x45 cells (made once, see workloads.py), ingested once. O
 - evaluate_vs_numpy: all observables of the showers of a part, against plain NumPy on the same showers read from the raw
   HDF5 file (gzip, page cache warm; see evaluate_numpy.py), on two threads; `_one_thread` on one, `_npy` against dense
   showers in a .npy file, where NumPy has nothing to decompress. All tables are checked to be equal;
-- evaluate_memory_growth, evaluate_peak_mb: observables, metrics and figure tables of two sides of 100k showers, without
-  classifiers, against a tenth of it; the part is read as many times as it takes;
+- evaluate_memory_growth, evaluate_peak_mb: observables, metrics and figure tables of two sides of 100k showers against a
+  tenth of it; metrics of feature vectors see 10k showers a side, classifiers are left out; the part is read as many
+  times as it takes;
 - fpd_50k_cpu_s: the Fréchet physics distance of 50k showers a side and 40 features.
 """
 
@@ -35,7 +36,7 @@ from pipeline.evaluation.observables import observe
 OUTPUT = FOLDER / "evaluate"
 MESH, THRESHOLD_MEV, THREADS = "18x50x45", 5e-4, 2
 WORKLOAD = "e-, 1 GeV-1 TeV, 18x50x45 cells"
-FPD_FEATURES = 40
+FPD_FEATURES, FEATURE_SHOWERS = 40, 10_000
 Table = dict[str, np.ndarray]
 
 
@@ -82,7 +83,9 @@ def evaluation(manifest: Path, showers: int) -> int:
     sides = []
     for places in (np.arange(showers), np.arange(showers)[::-1]):
         sides.append(ShowerStream(parts, places // part.n_showers, places % part.n_showers).cut(THRESHOLD_MEV))
-    spec = EvaluationSpec(reference="siw", showers=showers, classifiers=(), bootstrap=10)
+    spec = EvaluationSpec(
+        reference="siw", showers=showers, classifiers=(), bootstrap=10, feature_showers=FEATURE_SHOWERS
+    )
     rows, _ = comparison(Ground(*sides), spec, 1, Workers(THREADS))
     return len(rows)
 
