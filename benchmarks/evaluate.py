@@ -4,8 +4,8 @@ In: a raw file of 18x50x45 cells (made once, see workloads.py), ingested once. O
 - evaluate_vs_numpy: all observables of the showers of a part, against plain NumPy on the same showers read from the raw
   HDF5 file (gzip, page cache warm; see evaluate_numpy.py), on two threads; `_one_thread` on one, `_npy` against dense
   showers in a .npy file, where NumPy has nothing to decompress. All tables are checked to be equal;
-- evaluate_memory_growth, evaluate_peak_mb: observables, metrics and figure tables of two sides of 100k showers against a
-  tenth of it; metrics of feature vectors see 10k showers a side, classifiers are left out; the part is read as many
+- evaluate_memory_growth, evaluate_peak_mb: observables, metrics and figure tables of two sides of 100k showers, against
+  a tenth of it; metrics of feature vectors see 10k showers a side, classifiers are left out; the part is read as many
   times as it takes;
 - fpd_50k_cpu_s: the Fréchet physics distance of 50k showers a side and 40 features.
 """
