@@ -3,6 +3,7 @@
 In: the held-out showers of reference and floor on the evaluation's mesh; out: rows named `fault_<perturbation>`, those
 that the summary shows. The perturbation comes before the cut, as a fault of a detector does. At most
 `MOST_SHOWERS` of each side are used, in memory; beyond, the rows of a floor of equal number are made with them.
+Cheaper than a sample's evaluation (one training, fewer replicas), so what it shows is a lower limit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.evaluation.multivariate import multivariate_rows
 from pipeline.evaluation.observables import ONE_THREAD, observables, observe
 from pipeline.evaluation.perturbations import PERTURBATIONS, SENSITIVITY
 
-MOST_SHOWERS = 5000
+MOST_SHOWERS, MOST_REPLICAS = 5000, 20
 METRICS = ("mean_ratio", "spread_ratio", "separation_power", "l1", "distance", "sliced_wasserstein", "fpd")
 CLASSIFIERS = ("small_cells", "small_features")
 
@@ -51,11 +52,13 @@ def sensitivity_rows(
 
 
 def bounded(spec: EvaluationSpec) -> EvaluationSpec:
-    """The spec with the summary's metrics only, one energy bin and no network."""
+    """The spec with the summary's metrics only, one energy bin, one training of each classifier and no network."""
     return spec.model_copy(
         update={
             "metrics": tuple(name for name in METRICS if name in spec.metrics),
             "classifiers": tuple(name for name in CLASSIFIERS if name in spec.classifiers),
             "energy_bins": 1,
+            "classifier_seeds": 1,
+            "bootstrap": min(spec.bootstrap, MOST_REPLICAS),
         }
     )

@@ -21,7 +21,8 @@ from scipy.spatial import cKDTree
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import BaselineSampleSpec, Config, PerturbedSampleSpec
 from pipeline.data.formats import write_calochallenge
-from pipeline.data.store import Part, held_out, training_set
+from pipeline.data.store import Part, held_out
+from pipeline.data.stream import ShowerStream, training_stream
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.generation.rescale import rescale_layers
 from pipeline.provenance import write_json
@@ -45,8 +46,12 @@ def generate_untrained(config: Config, sample_name: str, parts: Sequence[Path], 
         if spec.baseline == "parametric":
             blocks = parametric(config, spec, asked)
         else:
-            training = coarse(training_set(opened, config.splits), config).cut(evaluation.threshold_mev)
-            make = {"nearest_energy": nearest_energy, "independent_cells": independent_cells}[spec.baseline]
+            make, k = {
+                "nearest_energy": (nearest_energy, 1),
+                "independent_cells": (independent_cells, spec.neighbours),
+            }[spec.baseline]
+            known = training_stream(opened, config.splits).rebin(evaluation.rebin).cut(evaluation.threshold_mev)
+            training = known.take(np.unique(nearest_rows(known, asked, k))).read()  # all that will be asked for
             blocks = make(spec, asked, training, evaluation.threshold_mev)
     reference = config.datasets[evaluation.reference]
     write_calochallenge(
@@ -90,7 +95,7 @@ def at_conditions(energy: NDArray[np.floating], mesh: CylinderMesh, asked: Ragge
     )
 
 
-def nearest_rows(training: RaggedShowers, asked: RaggedShowers, neighbours: int) -> NDArray[np.int64]:
+def nearest_rows(training: RaggedShowers | ShowerStream, asked: RaggedShowers, neighbours: int) -> NDArray[np.int64]:
     """Training showers nearest in (ln E_inc, theta), nearest first, (n, min(neighbours, training))."""
     known, wanted = (np.stack([np.log(s.incident_energy), s.theta], axis=1) for s in (training, asked))
     k = min(neighbours, len(training))
