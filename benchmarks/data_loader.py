@@ -8,7 +8,7 @@ is measured in a fresh process.
   read at once, showers shuffled over a buffer of four;
 - `memory`: our loader with all showers in memory, beside a memcpy of batches of the same size between buffers that
   are there already, in turn in one process; `first_pass`: reading them into memory and one pass;
-- `stream`: our loader with windows of an eighth of the data.
+- `stream`: our loader with windows of a quarter of the data.
 Ours also give hit masks and layer energies. Rows compare seconds per shower, what comes before the first shower left
 out but for `first_pass`.
 """
@@ -166,9 +166,9 @@ def _for_a_while(work: Callable[[int], None]) -> int:
 
 
 def run_stream(folder: Path) -> dict[str, tuple[float, float]]:
-    """The loader over windows of an eighth of the data, one pass."""
+    """The loader over windows of a quarter of the data, one pass."""
     own = stored(folder)
-    loader = StreamLoader([own], 1, memory_gb=2.5 * total_bytes([own]) / 8e9)
+    loader = StreamLoader([own], 1, memory_gb=2.5 * total_bytes([own]) / 4e9)
     into = Buffers.empty(BATCH, loader.shape)
 
     def work() -> int:

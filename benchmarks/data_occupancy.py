@@ -36,7 +36,7 @@ OUTPUT = FOLDER / "occupancy"
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "occupancy.png"
 MESH = CylinderMesh(18, 50, 45, 2.325, 3.4)
 OCCUPANCIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-SHOWERS, BATCH, REPETITIONS, SEED = 512, 128, 5, 1
+SHOWERS, BATCH, REPETITIONS, SEED = 384, 128, 5, 1
 Point = dict[str, float]
 
 
@@ -84,7 +84,7 @@ def point(occupied: float) -> Point:
     columns, array = zarr.open_group(ragged, mode="r"), zarr.open_array(dense / "shower_energy", mode="r")
     into = Buffers.empty(BATCH, MESH.shape)
     empty, layers = np.zeros(MESH.shape, np.float32), np.zeros((len(showers), MESH.n_z), np.float32)
-    whole = ReadySource(showers, layers, empty)
+    whole = ReadySource(showers, layers, empty, distinct=True)
     block, values, places = array[:BATCH], into.values.numpy(), np.arange(BATCH)
 
     def from_ragged() -> None:
@@ -92,7 +92,7 @@ def point(occupied: float) -> Point:
         read = RaggedShowers(
             showers.row_size, cell, energy, showers.incident_energy, showers.theta, showers.phi, MESH, "SiW"
         )
-        source = ReadySource(read, layers, empty)
+        source = ReadySource(read, layers, empty, distinct=True)
         for start in range(0, len(showers), BATCH):
             source.write(places + start, places, None, into)
 
@@ -154,7 +154,9 @@ def draw(points: list[Point]) -> None:
         ax.axvline(100 * DENSE_OCCUPANCY, color=MUTED, lw=0.9, ls=":")
         ax.text(100 * DENSE_OCCUPANCY, 0.02, " parts are\n dense", transform=ax.get_xaxis_transform(), color=MUTED)
         ax.set(yscale="log", xlabel="occupancy (%)", ylabel="ragged / dense")
+        ax.set_ylim(0.1, 10)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
         ax.legend()
         heading(ax, "ragged against dense", f"{'x'.join(map(str, MESH.shape))} cells, {SHOWERS} showers")
         FigureCanvasAgg(figure)

@@ -105,6 +105,15 @@ def test_a_suffix_that_needs_whole_showers_is_applied_to_whole_showers(monkeypat
     assert torch.allclose(slow.conditions.layer_energy, fast.conditions.layer_energy, rtol=1e-6)
 
 
+def test_a_hit_with_the_value_of_an_empty_cell_is_still_a_hit():
+    showers, transform, _ = fitted({"log": {"epsilon_mev": 1e-3}})
+    tiny = replace(showers, energy=np.full_like(showers.energy, 1e-12))
+    source = ReadySource.of_prefix(transform.prefix_ragged(tiny), transform.fill, transform)
+    batch = Loader([source], 0).batch(np.arange(5))
+    assert not source.distinct and len(batch.values.unique()) == 1
+    assert np.array_equal(batch.hit, tiny.dense().energy[:5] > 0)
+
+
 def test_buffers_that_held_another_batch_do_not_show(toy):
     for source in sources(toy):
         loader, into = Loader([source], 1), Buffers.empty(8, source.shape)

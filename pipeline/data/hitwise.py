@@ -63,7 +63,7 @@ def energy_of_prefix(transform: Transform, values: NDArray[np.floating], inciden
     x = np.asarray(values, dtype=np.float64)
     for step in reversed(transform.steps[: transform.n_prefix]):
         x = step.inverse(x, incident)
-    return np.where(x < transform.threshold_mev / 2, 0.0, x)
+    return np.asarray(x * (x >= transform.threshold_mev / 2), dtype=np.float64)
 
 
 def _applied(

@@ -24,7 +24,7 @@ from pipeline.data.transforms import Transform
 from pipeline.training.batches import Buffers, Turns
 
 Rows = NDArray[np.integer]
-_BLOCK = 256
+_BLOCK = 32  # showers transformed together: their temporaries stay in a cache
 _HIT = np.True_
 
 
@@ -47,12 +47,14 @@ class Source(Protocol):
 class ReadySource:
     """Showers whose hit values are in network space already.
 
-    layer_energy: (n, z) visible MeV; empty: (r, phi, z) float32, an empty shower in network space.
+    layer_energy: (n, z) visible MeV; empty: (r, phi, z) float32, an empty shower in network space; distinct: no hit
+    has the value of an empty cell, so that hits can be told by their values.
     """
 
     showers: RaggedShowers
     layer_energy: NDArray[np.float32]
     empty: NDArray[np.float32]
+    distinct: bool = False
 
     @classmethod
     def of_prefix(cls, showers: RaggedShowers, fill: float, transform: Transform) -> ReadySource:
@@ -60,18 +62,22 @@ class ReadySource:
         values, energies = np.empty(len(showers.energy), np.float32), []
         offsets, n_z = showers.offsets, showers.mesh.n_z
         incident_of = np.asarray(showers.incident_energy, dtype=np.float64)
+        layer_of = np.arange(showers.mesh.n_cells) % n_z
+        suffixed = transform.suffix(np.full((1, *transform.mesh.shape), fill), np.ones(1))[0]
+        empty, distinct = np.asarray(suffixed, dtype=np.float32).reshape(-1), True
         for start in range(0, len(showers), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(showers)))
             hits = slice(int(offsets[rows.start]), int(offsets[rows.stop]))
             sizes, n = np.asarray(showers.row_size[rows]), rows.stop - rows.start
-            incident, prefix, cell = np.repeat(incident_of[rows], sizes), showers.energy[hits], showers.cell[hits]
+            incident, prefix = np.repeat(incident_of[rows], sizes), showers.energy[hits]
+            cell = showers.cell[hits].astype(np.intp)
             values[hits] = suffix_hits(transform, prefix, cell, incident)
-            layer = np.repeat(np.arange(n) * n_z, sizes) + cell % n_z
+            distinct &= bool((values[hits] != empty[cell]).all())
+            layer = np.repeat(np.arange(n) * n_z, sizes) + layer_of[cell]
             energy = np.bincount(layer, energy_of_prefix(transform, prefix, incident), minlength=n * n_z)
             energies.append(energy.reshape(n, n_z).astype(np.float32))
-        empty = transform.suffix(np.full((1, *transform.mesh.shape), fill), np.ones(1))[0]
         layer_energy = np.concatenate([np.zeros((0, n_z), np.float32), *energies])
-        return cls(replace(showers, energy=values), layer_energy, np.asarray(empty, dtype=np.float32))
+        return cls(replace(showers, energy=values), layer_energy, empty.reshape(transform.mesh.shape), distinct)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -94,9 +100,11 @@ class ReadySource:
             row = values[place]
             row[:] = empty
             row[index] = energies[start:stop]
-            row = hit[place]
-            row[:] = False
-            row[index] = _HIT
+            if self.distinct:
+                np.not_equal(row, empty, out=hit[place])
+            else:
+                hit[place] = False
+                hit[place][index] = _HIT
         _write_conditions(self.showers, self.layer_energy[rows], rows, places, into)
 
 

@@ -22,7 +22,7 @@ from pipeline.data.stream import Piece, ShowerStream
 from pipeline.data.transforms import Transform
 from pipeline.training.sources import ReadySource, Source, StoreSource, prefix_source
 
-PIECE_BYTES = 1 << 23
+PIECE_BYTES = 1 << 23  # several compressed chunks of a part, for those at its ends are read in vain
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StoredShowers:
         cell = np.empty(offsets[-1], dtype=index_dtype(self.stream.mesh))
         energy = np.empty(offsets[-1], dtype=np.float32)
         layer_energy = np.empty((len(self), self.stream.mesh.n_z), dtype=np.float32)
-        source = self.source(self.parts[0].read(slice(0, 0)))
+        source, distinct = self.source(self.parts[0].read(slice(0, 0))), True
         for piece in self.pieces():
             source = self.read(piece)
             own = source.showers
@@ -87,10 +87,11 @@ class StoredShowers:
                 energy[place : place + stop - start] = own.energy[start:stop]
             if isinstance(source, ReadySource):
                 layer_energy[piece.places] = source.layer_energy
+                distinct &= source.distinct
         labels: dict[str, Any] = {name: self._label(name) for name in ("incident_energy", "theta", "phi")}
         showers = replace(source.showers, row_size=self.n_hits, cell=cell, energy=energy, **labels)
         if isinstance(source, ReadySource):
-            return ReadySource(showers, layer_energy, source.empty)
+            return ReadySource(showers, layer_energy, source.empty, distinct)
         return self.source(showers)
 
     def _label(self, name: str) -> NDArray[np.float32]:

@@ -26,8 +26,8 @@ from pipeline.training.sources import Source, write_batch
 from pipeline.training.stored import PIECE_BYTES, StoredShowers
 
 WINDOW_BYTES = 1 << 29
-PIECES = 32  # at least, in a window
-READERS = 2
+PIECES = 4  # at least, in a window; 64 where the budget allows
+READERS = 4
 _PIECE_ORDER, _SHOWER_ORDER = 2, 3
 _NO_SYMMETRY = AugmentSpec()
 Key = tuple[int, int]
