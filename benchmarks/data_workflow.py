@@ -105,19 +105,25 @@ def _with_parts(n: int, raw: Path) -> Path:
         plan = Plan.discover(load_config("experiment.yaml"))
         manifests = (stages.ingest(plan, "siw", names[0]), stages.preprocess(plan, "siw", names[0], "log"))
         for manifest in manifests:
-            for source in list(manifest.parent.iterdir()):
-                for name in names[1:]:
-                    target = manifest.parent / f"{name}{source.suffix}"
-                    shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+            _repeat(manifest, names[1:])
         (folder / "raw" / f"{NEW}.h5").rename(folder / "raw" / f"{NEW}.later")
         known = Plan.discover(load_config("experiment.yaml"))
         merged = stages.merge(known, "log", "siw")
-        _snakemake(
-            str(folder), [merged.as_posix(), *_ours(), "--touch", "--forceall"]
-        )  # as if the workflow had made all of it
+        _snakemake(str(folder), [merged.as_posix(), *_ours(), "--touch", "--forceall"])  # as if it had made all this
         (folder / "raw" / f"{NEW}.later").rename(folder / "raw" / f"{NEW}.h5")
         Path("plan").write_text(str(Plan.discover(load_config("experiment.yaml")).save()))
     return folder
+
+
+def _repeat(manifest: Path, names: Sequence[str]) -> None:
+    """The same part under more names: its files are linked, for parts never change."""
+    for source in [path for path in manifest.parent.iterdir() if path.stem == manifest.stem]:
+        for name in names:
+            target = manifest.with_name(f"{name}{source.suffix}")
+            if source.is_dir():
+                shutil.copytree(source, target, copy_function=os.link)
+            else:
+                shutil.copy(source, target)
 
 
 def add_one_file(folder: str) -> None:
