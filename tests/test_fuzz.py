@@ -246,3 +246,12 @@ def test_valid_exotica_read_right(tmp_path: Path, filters: str, dtype: str) -> N
             continue
         for name in ("row_size", "cell", "energy", "incident_energy", "theta", "phi"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name).astype("f4"), layout)
+
+
+@pytest.mark.parametrize("value", [1e300, 1e-300])
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "par04"])
+def test_an_incident_energy_beyond_float32_is_refused(tmp_path: Path, layout: str, value: float) -> None:
+    raw = valid(layout)
+    key = "incident_energies" if "incident_energies" in raw.content else "incident_energy"
+    raw.content[key][2] = value
+    refused(raw, tmp_path)

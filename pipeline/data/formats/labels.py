@@ -47,7 +47,11 @@ def read_labels(path: Path, energy_key: str, description: Description, rows: sli
 
 
 def _column(handle: h5py.File, key: str, rows: slice) -> NDArray[np.float64]:
-    return np.asarray(handle[key][rows], dtype=np.float64).reshape(-1)
+    """Values as float64; those that float32, which parts hold, cannot are what they would become: 0 or infinite."""
+    values = np.asarray(handle[key][rows], dtype=np.float64).reshape(-1)
+    with np.errstate(over="ignore", under="ignore"):
+        held = values.astype(np.float32)
+    return np.where(np.isfinite(held) & (held != 0), values, held)
 
 
 def check_shape(path: Path, key: str, found: tuple[int, ...], expected: tuple[int, ...], mesh: CylinderMesh) -> None:

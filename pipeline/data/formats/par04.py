@@ -107,7 +107,7 @@ def _energy_gev(key: str) -> float:
         energy = float(key)
     except ValueError:
         return 0.0
-    return energy if math.isfinite(energy) else 0.0
+    return energy if 1e-9 < energy < 1e12 else 0.0
 
 
 def row_blocks(path: Path, description: Description) -> Iterator[slice]:
