@@ -76,6 +76,7 @@ def default_threads() -> int:
 def _local_cluster(n: int, dashboard: bool) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # it tells of every process that comes and goes
     address = ":0" if dashboard else None
     options = {"threads_per_worker": 1, "dashboard_address": address, "silence_logs": logging.ERROR}
     with LocalCluster(n_workers=n, **options) as own, Client(own) as client:  # type: ignore[no-untyped-call]
@@ -88,6 +89,7 @@ def _local_cluster(n: int, dashboard: bool) -> Iterator[Any]:
 def _connected(address: str) -> Iterator[Any]:
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     try:
         client = Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
