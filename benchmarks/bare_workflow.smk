@@ -3,7 +3,7 @@ PARTS = [f"f{i:04d}" for i in range(config["files"])]
 STORE = expand("store/{part}.json", part=PARTS)
 PREFIX = expand("preprocessed/{part}.json", part=PARTS)
 MODELS = ["train/representation.json", "train/generator.json"]
-EVALUATIONS = ["evaluate/floor.json", "evaluate/generator.json"]
+EVALUATIONS = ["evaluate/floor.json", "evaluate/known_fault.json", "evaluate/generator.json"]
 
 
 rule all:
@@ -73,7 +73,7 @@ rule ingest_sample:
 rule evaluate:
     input:
         STORE,
-        lambda w: [] if w.subject == "floor" else "ingest/generator.json",
+        lambda w: "ingest/generator.json" if w.subject == "generator" else [],
     output:
         "evaluate/{subject}.json",
     shell:
