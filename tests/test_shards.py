@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import shards
-from pipeline.data.shards import ColumnWriter, ShardError, crc32c, create_column, read_column
+from pipeline.data.shards import ColumnWriter, ShardError, create_column, read_column
 from pipeline.provenance import tree_digest
 
 
@@ -73,7 +73,3 @@ def test_a_damaged_index_is_named(tmp_path: Path, pool: ThreadPoolExecutor) -> N
     shard.write_bytes(shard.read_bytes()[:-9])
     with pytest.raises(ShardError, match=r"energy/c/0: expected a shard with an index at its end"):
         read_column(array, tmp_path / "energy", 0, 5)
-
-
-def test_the_checksum_is_that_of_the_standard() -> None:
-    assert crc32c(b"123456789") == 0xE3069283

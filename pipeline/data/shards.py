@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Literal
 
+import google_crc32c
 import numcodecs.blosc
 import numpy as np
 import zarr
@@ -110,7 +111,7 @@ class ColumnWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(self._folder / str(self._shard), "wb") as file:
                 file.writelines(chunks)
-                file.write(index.tobytes() + crc32c(index.tobytes()).to_bytes(4, "little"))
+                file.write(index.tobytes() + google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
         self._chunks, self._shard = [], self._shard + 1
 
 
@@ -152,26 +153,6 @@ def _read_shard(path: Path, first: int, start: int, stop: int, values: NDArray[A
 def _index(content: bytes, path: Path) -> NDArray[np.uint64]:
     """(chunk, 2) offset and size."""
     found = int.from_bytes(content[-4:], "little")
-    if len(content) < 4 or crc32c(content[:-4]) != found:
+    if len(content) < 4 or google_crc32c.value(content[:-4]) != found:
         raise ShardError(f"{path}: expected a shard with an index at its end, found other bytes; make the part again")
     return np.frombuffer(content[:-4], "<u8").reshape(SHARD // CHUNK, 2)
-
-
-def _table() -> list[int]:
-    table = []
-    for i in range(256):
-        for _ in range(8):
-            i = i >> 1 ^ (0x82F63B78 if i & 1 else 0)
-        table.append(i)
-    return table
-
-
-_TABLE = _table()
-
-
-def crc32c(content: bytes) -> int:
-    """CRC-32C (Castagnoli, RFC 3720 appendix B.4) of a few bytes."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
