@@ -31,7 +31,12 @@ def raw_file(mesh: str, gigabytes: float) -> Path:
         n, simulated = (int(min(g, gigabytes) * 1e9 / (4 * np.prod(MESHES[mesh]))) for g in (gigabytes, 1))
         seeds = range(1, 1 + -(-simulated // _BLOCK))
         sizes = [min(_BLOCK, simulated - (seed - 1) * _BLOCK) for seed in seeds]
-        with ProcessPoolExecutor() as pool, atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
+        cache = {"rdcc_nbytes": 1 << 30, "rdcc_nslots": 1_000_003}  # a chunk is compressed once, when it is whole
+        with (
+            ProcessPoolExecutor() as pool,
+            atomic_path(path) as temporary,
+            h5py.File(temporary, "w", **cache) as handle,
+        ):
             showers = handle.create_dataset("showers", (n, *MESHES[mesh]), "f4", compression="gzip", compression_opts=4)
             incident = handle.create_dataset("incident_energy", (n,), "f4")
             for seed, block in zip(seeds, pool.map(_showers, [mesh] * len(sizes), sizes, seeds), strict=True):
