@@ -66,6 +66,13 @@ def test_layer_centres_equal_dense_formula(make_showers, mesh) -> None:
     np.testing.assert_allclose(centres[:, mesh.n_z : 2 * mesh.n_z], width, atol=1e-6)
 
 
+def test_hits_of_one_ring_have_no_radial_width(make_showers, mesh) -> None:
+    energy = make_showers(50).energy
+    energy[:, 1:] = 0
+    centres = observe(RaggedShowers.from_dense(make_showers(50, energy=energy)))["layer_centres"]
+    assert (centres[:, 5 * mesh.n_z :] == 0).all()
+
+
 def test_cell_spectrum_counts_each_hit_once(make_showers) -> None:
     showers = make_showers(4)
     table = observe(RaggedShowers.from_dense(showers))

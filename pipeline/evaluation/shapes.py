@@ -103,7 +103,7 @@ def gamma_shape(spread: Array) -> Array:
 def layer_centres(hits: Hits) -> Array:
     """Per layer the centre and width along x, y and r (CaloChallenge `HighLevelFeatures`), (n, 6 Z) mm.
 
-    Centre sum x E / E, width sqrt(max(<x^2> - <x>^2, 0)); <r^2> is <x^2> + <y^2>.
+    Centre sum x E / E, width sqrt(<x^2> - <x>^2), 0 within rounding; <r^2> is <x^2> + <y^2>.
     """
     radius, column = hits.mesh.r_mm, hits.r * hits.mesh.n_phi + hits.phi
     means, squares = [], []
@@ -114,5 +114,14 @@ def layer_centres(hits: Hits) -> Array:
         squares.append(ratio(hits.by_layer(weighted * position), hits.layers))
     means.append(ratio(hits.by_layer(hits.energy * radius[hits.r]), hits.layers))
     squares.append(squares[0] + squares[1])
-    widths = [np.sqrt(np.maximum(square - mean**2, 0)) for mean, square in zip(means, squares, strict=True)]
+    widths = [_width(mean, square) for mean, square in zip(means, squares, strict=True)]
     return np.concatenate([part for pair in zip(means, widths, strict=True) for part in pair], axis=1)
+
+
+def _width(mean: Array, square: Array) -> Array:
+    """sqrt(<x^2> - <x>^2), exactly 0 where the difference is no more than rounding.
+
+    A layer whose hits lie in one ring has no width; one of 1e-7 mm would be the scale of a normalised feature.
+    """
+    variance = square - mean**2
+    return np.sqrt(np.where(variance > 1e-9 * square, variance, 0))
