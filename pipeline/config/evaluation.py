@@ -86,6 +86,9 @@ class EvaluationSpec(Spec):
 class FiguresSpec(Spec):
     """Which figures the report holds, and how they look."""
 
-    draw: tuple[Figure, ...] = get_args(Figure)
+    draw: tuple[Figure, ...] = Field(
+        tuple(f for f in get_args(Figure) if f != "angular_dependence"),
+        description="angular_dependence is worth asking for where data hold several angles",
+    )
     images: NonNegativeInt = Field(4, description="showers shown in the image figure")
     version: int = 1
