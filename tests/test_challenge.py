@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from data_fixtures import dataset, write_raw
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.config import BUILT_IN_DETECTORS, SimulateSpec
@@ -28,7 +29,6 @@ from pipeline.evaluation.classifier import Fold, Scored, Sides, fold_of, held_ou
 from pipeline.evaluation.metrics import separation_power
 from pipeline.evaluation.observables import Hits, observe_block
 from pipeline.simulation.parametric import simulate_parametric
-from tests.data_fixtures import dataset, write_raw
 
 MESH = CylinderMesh(9, 10, 15, dr_mm=4.65, dz_mm=10.2)
 
