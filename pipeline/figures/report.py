@@ -106,16 +106,7 @@ def grouped(figures: Mapping[str, Path], folder: Path) -> list[Record]:
             "title": shown(name).capitalize(),
             "caption": CAPTIONS.get(name, ""),
             "uri": uri,
-            "wide": name
-            in (
-                "summary",
-                "energy_response",
-                "moments",
-                "shower_images",
-                "energy_prediction",
-                "training_curves",
-                "angular_dependence",
-            ),
+            "wide": name in _WIDE,
             "pdf": _relative(pdf, folder / "report.html"),
         }
         categories.setdefault(CATEGORIES.get(name, "Figures"), []).append(record)
