@@ -6,12 +6,15 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from pipeline.config import ConfigError
 from pipeline.plan import Plan
+from pipeline.quarantine import check_quarantine, quarantined
 
 try:
     PLAN = Plan.of_workflow(config)
+    check_quarantine(PLAN)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -41,6 +44,11 @@ rule all:
     default_target: True
     input:
         PLAN.targets(),
+
+
+onsuccess:
+    for file in quarantined(PLAN):
+        logger.warning(f"in quarantine, and left out: {file['reason']}")
 
 
 include: "workflow/rules/simulate.smk"

@@ -260,7 +260,7 @@ class Plan:
 
     def report_key(self) -> str:
         """All that shapes the report, given figures and metrics."""
-        return self.config.digest(exclude={"data_lock", "compute"})
+        return self.config.digest(exclude={"data_lock", "compute", "on_bad_file"})
 
 
 # ---------------------------------------------------------------------------------- data lock
@@ -301,17 +301,15 @@ def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, d
 def freeze(plan: Plan, output: Path) -> dict[str, Any]:
     """Write the lock of the plan's raw files: path, key and the full digest that ingest recorded.
 
-    Raises ProvenanceError when a part is not ingested yet.
+    A refused file (see `quarantine`) is left out. Raises ProvenanceError when a part is not ingested yet.
     """
     datasets: dict[str, dict[str, Any]] = {}
     for dataset, parts in plan.files.items():
+        sources = {part: read_json(plan.paths.part(dataset, part))["source"] for part in sorted(parts)}
         datasets[dataset] = {
-            part: {
-                "path": raw.path,
-                "key": raw.key,
-                "digest": read_json(plan.paths.part(dataset, part))["source"]["digest"],
-            }
-            for part, raw in sorted(parts.items())
+            part: {"path": parts[part].path, "key": parts[part].key, "digest": source["digest"]}
+            for part, source in sources.items()
+            if "digest" in source
         }
     lock = {"version": LOCK_VERSION, "experiment": plan.config.experiment, "datasets": datasets}
     write_json(output, lock)

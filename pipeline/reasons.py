@@ -129,7 +129,11 @@ def _shapes(key: str, job: Job) -> bool:
     }
     if job.stage == "ingest" and key.split(".")[2:3] in (["files"], ["simulate"], ["first_file_only"], ["download"]):
         return False
-    return section != "data_lock" if job.stage == "report" else key.startswith(at_all.get(job.stage, ("\0",)))
+    return (
+        section not in ("data_lock", "on_bad_file")
+        if job.stage == "report"
+        else key.startswith(at_all.get(job.stage, ("\0",)))
+    )
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

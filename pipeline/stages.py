@@ -5,6 +5,7 @@ Heavy imports stay inside the functions, so that `caloforge --help` and the Snak
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import ConfigError, DatasetSpec, FilesSampleSpec, SampleSpec, digest_of
 from pipeline.plan import Plan
 from pipeline.provenance import file_digest, fingerprint, read_json, write_json
+from pipeline.quarantine import accepted, pass_on, quarantined, write_refusal
 
 if TYPE_CHECKING:
     from pipeline.config import DetectorSpec, SimulateSpec
+
+log = logging.getLogger(__name__)
 
 
 def simulate(plan: Plan, file: str) -> Path:
@@ -65,13 +69,20 @@ def physics_data(spec: SimulateSpec) -> str:
 
 
 def ingest(plan: Plan, dataset: str, part: str, threads: int | None = None) -> Path:
-    """Turn one raw file into an immutable part."""
+    """Turn one raw file into an immutable part; where bad files are quarantined, one that is refused into a record."""
+    from pipeline.data.formats import FormatError
     from pipeline.data.ingest import ingest as ingest_file
 
     spec = plan.config.dataset(dataset)
     manifest = plan.paths.part(dataset, part)
     raw, detector = Path(plan.raw_file(dataset, part)), plan.config.detector(spec.detector)
-    ingest_file(raw, manifest, spec, detector, dataset, threads)
+    try:
+        ingest_file(raw, manifest, spec, detector, dataset, threads)
+    except FormatError as error:
+        if plan.config.on_bad_file == "stop" or not raw.is_file():
+            raise
+        write_refusal(manifest, raw, dataset, str(error))
+        log.warning("%s; it is in quarantine, see `caloforge status`", error)
     return manifest
 
 
@@ -91,11 +102,9 @@ def preprocess(plan: Plan, dataset: str, part: str, recipe: str, threads: int = 
     """Materialise the recipe's per-shower steps for one part, with its statistics."""
     from pipeline.data.preprocess import preprocess_part
 
-    manifest = plan.paths.prefix(recipe, dataset, part)
-    config = plan.config
-    preprocess_part(
-        plan.paths.part(dataset, part), manifest, config.preprocessing[recipe], config.splits, threads, config.compute
-    )
+    manifest, config, source = plan.paths.prefix(recipe, dataset, part), plan.config, plan.paths.part(dataset, part)
+    if not pass_on(source, manifest):
+        preprocess_part(source, manifest, config.preprocessing[recipe], config.splits, threads, config.compute)
     return manifest
 
 
@@ -106,7 +115,7 @@ def merge(plan: Plan, recipe: str, dataset: str, threads: int = 2) -> Path:
 
     output = plan.paths.transform(recipe, dataset)
     mesh = CylinderMesh.from_spec(plan.config.raw_mesh(dataset))
-    parts, config = plan.prefix_manifests(recipe, dataset), plan.config
+    parts, config = accepted(plan.prefix_manifests(recipe, dataset)), plan.config
     state = merge_parts(parts, config.preprocessing[recipe], mesh, config.splits, threads, config.compute)
     write_json(output, state)
     return output
@@ -125,8 +134,8 @@ def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
         TrainRequest(
             run=run,
             config=plan.config,
-            parts={d: plan.part_manifests(d) for d in spec.data},
-            prefix={d: plan.prefix_manifests(spec.recipe, d) for d in spec.data},
+            parts={d: accepted(plan.part_manifests(d)) for d in spec.data},
+            prefix={d: accepted(plan.prefix_manifests(spec.recipe, d)) for d in spec.data},
             transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
             parent=paths.model(spec.start_from) if spec.start_from else None,
             manifest=paths.slice(run, index),
@@ -146,11 +155,11 @@ def generate(plan: Plan, sample: str) -> Path:
     if isinstance(spec, SampleSpec):
         from pipeline.generation.generate import generate as generate_sample
 
-        generate_sample(plan.config, sample, plan.paths.model(spec.run), plan.reference_parts(), output)
+        generate_sample(plan.config, sample, plan.paths.model(spec.run), _reference_parts(plan), output)
     else:
         from pipeline.generation.baselines import generate_untrained
 
-        generate_untrained(plan.config, sample, plan.reference_parts(), output)
+        generate_untrained(plan.config, sample, _reference_parts(plan), output)
     return output
 
 
@@ -159,7 +168,7 @@ def predict(plan: Plan, run: str) -> Path:
     from pipeline.generation.predict import predict as predict_run
 
     output = plan.paths.prediction(run)
-    predict_run(plan.config, run, plan.paths.model(run), plan.reference_parts(), output)
+    predict_run(plan.config, run, plan.paths.model(run), _reference_parts(plan), output)
     return output
 
 
@@ -171,12 +180,12 @@ def evaluate(plan: Plan, subject: str, threads: int = 1) -> Path:
 
     output = plan.paths.evaluation(subject)
     if subject == "sensitivity":
-        evaluate_sensitivity(plan.config, plan.reference_parts(), output, threads)
+        evaluate_sensitivity(plan.config, _reference_parts(plan), output, threads)
     elif subject in plan.config.head_runs():
         predictions = plan.paths.prediction(subject)
-        evaluate_predictions(plan.config, subject, predictions, plan.reference_parts(), output, threads)
+        evaluate_predictions(plan.config, subject, predictions, _reference_parts(plan), output, threads)
     else:
-        part = plan.sample_parts(subject) if subject in plan.config.samples else None
+        part = accepted(plan.sample_parts(subject)) if subject in plan.config.samples else None
         evaluate_sample(plan.config, subject, plan.reference_parts(), part, output, threads)
     return output
 
@@ -210,6 +219,11 @@ def report(plan: Plan) -> Path:
 # ------------------------------------------------------------------------------- what they share
 
 
+def _reference_parts(plan: Plan) -> list[Path]:
+    """Parts of the data set that everything is compared with, without refused files."""
+    return accepted(plan.reference_parts())
+
+
 def _tables(plan: Plan) -> dict[str, Any]:
     """Everything that figures draw."""
     from pipeline.evaluation.summary import gather
@@ -225,7 +239,7 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
     return {
         "experiment": plan.config.experiment,
         "figure": figure,
-        "configuration": plan.config.digest(exclude={"compute"}),
+        "configuration": plan.config.digest(exclude={"compute", "on_bad_file"}),
         "inputs": {path.as_posix(): file_digest(path) for path in plan.tables()},
         "code_version": __version__,
         "redraw": f"caloforge figures --figure {figure} --plan {plan.save().as_posix()}",
@@ -252,6 +266,7 @@ def _report_content(plan: Plan) -> dict[str, Any]:
         "published": published_table(plan.config, rows),
         "configuration": yaml.safe_dump(plan.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
         "lineage": {run: {k: model[k] for k in kept if k in model} for run, model in models.items()},
+        "quarantined": [{key: file[key] for key in ("dataset", "path", "reason")} for file in quarantined(plan)],
         "measured": {
             path.relative_to(paths.results).as_posix(): read_json(path)
             for path in sorted(paths.results.rglob("*.measured.json"))

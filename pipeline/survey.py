@@ -3,9 +3,9 @@
 In: a plan. Out: plain JSON-able records, which `caloforge status` prints. Read are manifests, job records and the
 fingerprint cache, a few kilobytes per raw file; no HDF5 file is opened and no store.
 
-A raw file is `new`, `ingested`, `changed` (its content is no longer what was ingested), `failed` (its last ingest,
-with this content, was refused or died), `running`, or `to simulate`. A part without a raw file is `removed`. Anything
-else is `current`, `outdated` (made from something else), `missing`, `failed` or `running` (see `jobs`).
+A raw file is `new`, `ingested`, `quarantined` (refused, on record, and left out), `changed` (its content is no longer
+what was ingested), `failed` (its last ingest, with this content, was refused or died), `running`, or `to simulate`. A
+part without a raw file is `removed`. Anything else is `current`, `outdated` (made from something else), `missing`, `failed` or `running` (see `jobs`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pipeline.jobs import JOBS, Job, State, jobs
 from pipeline.paths import FINGERPRINTS
 from pipeline.plan import Plan
 from pipeline.provenance import FingerprintCache, ProvenanceError, read_json
+from pipeline.quarantine import REFUSED
 
-FILE_STATES = ("ingested", "new", "changed", "failed", "running", "to simulate", "removed")
+FILE_STATES = ("ingested", "quarantined", "new", "changed", "failed", "running", "to simulate", "removed")
 BELOW_PARTS = ("preprocess", "merge", "train", "generate", "ingest_sample", "predict", "evaluate", "metrics", "figures")
 
 
@@ -69,12 +70,15 @@ def _file(plan: Plan, dataset: str, part: str, cache: FingerprintCache) -> dict[
     elif not manifest:
         name = "new"
     else:
-        name = "ingested" if manifest["source"].get("fingerprint") == actual else "changed"
+        name = "ingested" if manifest.get("kind") != REFUSED else "quarantined"
+        name = name if manifest["source"].get("fingerprint") == actual else "changed"
     entry = _entry(part, raw.path, name, job.output, manifest)
     entry["bytes"] = os.path.getsize(raw.path) if present else 0
     entry["fingerprint"] = actual
     if name == "failed":
         entry["reason"] = job.failure()
+    elif name == "quarantined":
+        entry["reason"] = manifest["reason"]
     return entry
 
 
@@ -135,7 +139,7 @@ def _stages(plan: Plan, datasets: dict[str, Any]) -> dict[str, Any]:
     above: dict[Path, State] = {}
     for name, dataset in datasets.items():
         for entry in dataset["files"]:
-            ingested = entry["state"] in ("ingested", "removed")
+            ingested = entry["state"] in ("ingested", "quarantined", "removed")
             above[plan.paths.part(name, entry["part"])] = "current" if ingested else "outdated"
     stages: dict[str, Any] = {}
     for job in jobs(plan):

@@ -35,6 +35,7 @@ FOUNDATION = {
     "paths",
     "plan",
     "provenance",
+    "quarantine",
     "raw_files",
     "reference",
     "__init__",

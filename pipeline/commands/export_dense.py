@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.commands.source import add_source, plan_of
 from pipeline.config import ConfigError
+from pipeline.quarantine import accepted
 
 _TEXT = "parts -> one plain dense Zarr (shower, r, phi, z) in float32 MeV, with conditions and coordinates"
 
@@ -46,7 +47,7 @@ def _manifests(options: argparse.Namespace) -> list[Path]:
     plan = plan_of(options)
     if options.dataset not in plan.config.datasets:
         raise ConfigError(f"--dataset: expected one of {sorted(plan.config.datasets)}, got '{options.dataset}'")
-    manifests = plan.part_manifests(options.dataset)
+    manifests = accepted(plan.part_manifests(options.dataset))
     if not manifests:
         raise ConfigError(f"--dataset {options.dataset}: expected parts, found none; check its `files:`")
     return manifests

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -32,6 +32,10 @@ class Config(Spec):
     seed: int = 1
     smoke: bool = Field(False, description="run the whole DAG with 64 showers and 20 steps")
     data_lock: str | None = Field(None, description="file written by `caloforge freeze`; newer files are ignored")
+    on_bad_file: Literal["stop", "quarantine"] = Field(
+        "stop",
+        description="a raw file that is refused fails its job and all that needs it, or is put on record and left out",
+    )
     detectors: dict[str, DetectorSpec] = {}
     datasets: dict[str, DatasetSpec] = Field(min_length=1)
     splits: SplitSpec = SplitSpec()

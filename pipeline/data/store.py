@@ -57,6 +57,11 @@ class Part:
             content = read_json(path)
         except ProvenanceError as error:
             raise StoreError(str(error)) from None
+        if isinstance(content, dict) and content.get("kind") == "refused":
+            raise StoreError(
+                f"{path}: expected a part, found the record of a refused raw file ({content.get('reason')}); "
+                "replace the file, or take it out of `files:`"
+            )
         if not isinstance(content, dict) or "store_digest" not in content:
             raise StoreError(f"{path}: expected the manifest of a part, found other JSON; name a part's manifest")
         store = path.with_suffix(".zarr")

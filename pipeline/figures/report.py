@@ -54,11 +54,13 @@ def write_report(
     published: Mapping[str, Any] | None = None,
     lineage: Mapping[str, Any] | None = None,
     measured: Mapping[str, Any] | None = None,
+    quarantined: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Write the page; `figures` maps names to PDFs whose PNGs lie beside them, in the order of the page.
 
     summary: what `pipeline.evaluation.summary.summarise` returns; published: what `published_table` does; notes: lines
-    by sample; lineage, measured: any JSON-able records by name.
+    by sample; lineage, measured: any JSON-able records by name; quarantined: data set, path and reason of each raw
+    file that was refused and left out.
     Raises `ReportError` for a figure without its PNG.
     """
     table = summary_table(summary or {"samples": [], "lines": []})
@@ -84,6 +86,7 @@ def write_report(
         configuration=configuration,
         facts=facts(rows),
         lineage={name: pretty(record) for name, record in (lineage or {}).items()},
+        quarantined=list(quarantined),
         measured=[(name, flat(record)) for name, record in sorted((measured or {}).items())],
     )
     with atomic_path(path) as temporary:
