@@ -5,7 +5,8 @@ fingerprint cache, a few kilobytes per raw file; no HDF5 file is opened and no s
 
 A raw file is `new`, `ingested`, `quarantined` (refused, on record, and left out), `changed` (its content is no longer
 what was ingested), `failed` (its last ingest, with this content, was refused or died), `running`, or `to simulate`. A
-part without a raw file is `removed`. Anything else is `current`, `outdated` (made from something else), `missing`, `failed` or `running` (see `jobs`).
+part without a raw file is `removed`. Anything else is `current`, `outdated` (made from something else), `missing`,
+`failed` or `running` (see `jobs`).
 """
 
 from __future__ import annotations
