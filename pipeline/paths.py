@@ -39,6 +39,10 @@ class Paths:
         """What made a simulated raw file."""
         return DATA / "raw" / dataset / f"{part}.h5.json"
 
+    def simulation_cost(self, dataset: str, part: str) -> Path:
+        """What the showers of a simulated raw file cost, each by itself."""
+        return DATA / "raw" / dataset / f"{part}.h5.measured.json"
+
     @cached_property
     def reading_keys(self) -> dict[str, str]:
         """All that shapes a data set's parts, given the content of the raw files."""

@@ -30,7 +30,8 @@ def simulate(plan: Plan, file: str) -> Path:
     output = plan.paths.raw(dataset, part)
     record = plan.paths.simulation_record(dataset, part)
     seed = int(digest_of([spec.simulate.seed, dataset, index]), 16) >> 2 | 1
-    simulate_file(output, spec.simulate, spec.detector, plan.config.detector(spec.detector), seed)
+    cost = simulate_file(output, spec.simulate, spec.detector, plan.config.detector(spec.detector), seed)
+    write_json(plan.paths.simulation_cost(dataset, part), cost)
     write_json(
         record,
         {
@@ -45,12 +46,18 @@ def simulate(plan: Plan, file: str) -> Path:
     return output
 
 
-def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: DetectorSpec, seed: int) -> None:
-    """Simulate `spec.showers` showers of one detector into one raw HDF5 file."""
+def simulate_file(
+    output: Path, spec: SimulateSpec, name: str, detector: DetectorSpec, seed: int
+) -> dict[str, list[float]]:
+    """Simulate `spec.showers` showers of one detector into one raw HDF5 file.
+
+    Returns what they cost: incident energies in MeV and CPU milliseconds, none where the engine measures none.
+    """
     from pipeline.data.formats import WRITERS
     from pipeline.simulation import ENGINES
 
-    showers = ENGINES[spec.engine](spec, name, detector, seed)
+    cpu_ms: list[float] = []
+    showers = ENGINES[spec.engine](spec, name, detector, seed, cpu_ms)
     WRITERS[spec.layout].write(
         output,
         [showers],
@@ -59,6 +66,7 @@ def simulate_file(output: Path, spec: SimulateSpec, name: str, detector: Detecto
         threshold_mev=spec.threshold_mev,
         attributes={"engine": spec.engine, "seed": seed, "physics_data": physics_data(spec)},
     )
+    return {"incident_energy_mev": showers.incident_energy.tolist() if cpu_ms else [], "cpu_ms": cpu_ms}
 
 
 def physics_data(spec: SimulateSpec) -> str:
@@ -138,6 +146,7 @@ def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
             prefix={d: accepted(plan.prefix_manifests(spec.recipe, d)) for d in spec.data},
             transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
             parent=paths.model(spec.start_from) if spec.start_from else None,
+            model_parents={role: paths.model(r) for role, r in plan.config.model_of(run).parents.items()},
             manifest=paths.slice(run, index),
             folder=paths.run_folder(run),
             slice_index=index,

@@ -193,8 +193,11 @@ def test_geant4_visible_fraction(fine: Showers) -> None:
 
 @needs_geant4
 def test_geant4_same_seed_same_bytes(fine: Showers) -> None:
-    again = simulate(engine="geant4", showers=8, mesh=None, threshold_mev=0)
+    cpu_ms: list[float] = []
+    wanted = spec(engine="geant4", showers=8, mesh=None, threshold_mev=0)
+    again = ENGINES["geant4"](wanted, "SiW", BUILT_IN_DETECTORS["SiW"], 1, cpu_ms)
     assert again.energy.tobytes() == fine.energy.tobytes()
+    assert len(cpu_ms) == 8 and min(cpu_ms) > 0  # the cost of each shower
 
 
 @needs_geant4

@@ -10,13 +10,17 @@ from pipeline.simulation.conditions import Engine, SimulationError
 __all__ = ["ENGINES", "Engine", "SimulationError"]
 
 
-def _geant4(spec: SimulateSpec, detector_name: str, detector: DetectorSpec, seed: int) -> Showers:
+def _geant4(
+    spec: SimulateSpec, detector_name: str, detector: DetectorSpec, seed: int, cpu_ms: list[float] | None = None
+) -> Showers:
     from pipeline.simulation.geant4 import simulate_geant4
 
-    return simulate_geant4(spec, detector_name, detector, seed)
+    return simulate_geant4(spec, detector_name, detector, seed, cpu_ms)
 
 
-def _parametric(spec: SimulateSpec, detector_name: str, detector: DetectorSpec, seed: int) -> Showers:
+def _parametric(
+    spec: SimulateSpec, detector_name: str, detector: DetectorSpec, seed: int, cpu_ms: list[float] | None = None
+) -> Showers:
     from pipeline.simulation.parametric import simulate_parametric
 
     return simulate_parametric(spec, detector_name, detector, seed)

@@ -7,7 +7,7 @@ the readout threshold set to zero. The azimuth is 0: the mesh lies along the par
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,19 @@ from pipeline.calorimeter import CylinderMesh, Showers
 from pipeline.config.data import SimulateSpec
 from pipeline.config.detectors import DetectorSpec
 
-Engine = Callable[[SimulateSpec, str, DetectorSpec, int], Showers]
-"""(spec, name of the detector, detector, seed) -> the showers of one file."""
+
+class Engine(Protocol):
+    """Makes the showers of one file."""
+
+    def __call__(
+        self,
+        spec: SimulateSpec,
+        detector_name: str,
+        detector: DetectorSpec,
+        seed: int,
+        cpu_ms: list[float] | None = None,
+    ) -> Showers:
+        """Showers; the CPU time of each, in ms, is appended to `cpu_ms` by an engine that measures it."""
 
 
 class SimulationError(RuntimeError):

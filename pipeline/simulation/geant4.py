@@ -34,8 +34,13 @@ _TAIL_LINES = 15
 _log = logging.getLogger(__name__)
 
 
-def simulate_geant4(spec: SimulateSpec, detector_name: str, detector: DetectorSpec, seed: int) -> Showers:
-    """The showers of one file; `SimulationError` when Geant4 is missing or stops."""
+def simulate_geant4(
+    spec: SimulateSpec, detector_name: str, detector: DetectorSpec, seed: int, cpu_ms: list[float] | None = None
+) -> Showers:
+    """The showers of one file; `SimulationError` when Geant4 is missing or stops.
+
+    The CPU time of each event, in ms and with its scoring, is appended to `cpu_ms`.
+    """
     mesh = mesh_of(spec, detector)
     energies = incident_energies_mev(spec, seed)
     request = Geant4Request(
@@ -48,6 +53,8 @@ def simulate_geant4(spec: SimulateSpec, detector_name: str, detector: DetectorSp
         threshold_mev=spec.threshold_mev,
     )
     hits = run_geant4(request, detector_name)
+    if cpu_ms is not None:
+        cpu_ms += hits["cpu_ms"].tolist()
     energy = np.zeros((len(energies), mesh.n_cells), np.float32)
     energy[np.repeat(np.arange(len(energies)), hits["row_size"]), hits["cell"]] = hits["energy"]
     return as_showers(energy.reshape(-1, *mesh.shape), energies, spec, mesh, detector_name)

@@ -9,6 +9,7 @@ every one is kept in a list. Physics: `G4EmStandardPhysics` (option 0). Geometry
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,9 +26,11 @@ class Deposits:
 
     steps: array[float] = field(default_factory=lambda: array("d"))
     absorber_mev: float = 0.0
+    started: float = 0.0
 
     def clear(self) -> None:
-        """Forget the event."""
+        """Forget the event; the next one starts now (`started`: seconds of this process's CPU)."""
+        self.started = time.process_time()
         del self.steps[:]
         self.absorber_mev = 0.0
 

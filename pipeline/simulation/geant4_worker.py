@@ -4,7 +4,8 @@
 
 Geant4 allows one run per process and answers fatal errors with SIGABRT, so it lives here and not in the caller.
 Writes `FOLDER/hits.npz`: row_size (shower,), cell (hit,) flat index into (r, phi, z), energy (hit,) float32 MeV,
-active_mev and absorber_mev (shower,) all energy left in the active material and (planar only) the absorber.
+active_mev and absorber_mev (shower,) all energy left in the active material and (planar only) the absorber,
+cpu_ms (shower,) the CPU time of each event with its scoring, the one array that differs from run to run.
 `G4LEDATA` or `GEANT4_DATA_DIR` in the environment are used as they are; else a stand-in is written to `FOLDER`.
 """
 
@@ -14,6 +15,7 @@ import importlib
 import math
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ class Events:
         self.cells: list[NDArray[np.uint32]] = []
         self.energies: list[NDArray[np.float32]] = []
         self.totals_mev: list[tuple[float, float]] = []
+        self.cpu_ms: list[float] = []
         self.parent = os.getppid()
 
     def end_of_event(self) -> None:
@@ -100,6 +103,7 @@ class Events:
         self.cells.append(hit.astype(np.uint32))
         self.energies.append(image[hit])
         self.totals_mev.append((float(steps[:, 3].sum()), self.deposits.absorber_mev))
+        self.cpu_ms.append(1e3 * (time.process_time() - self.deposits.started))
         self._report()
         if os.getppid() != self.parent:
             os._exit(1)
@@ -119,6 +123,7 @@ class Events:
             "energy": np.concatenate([np.zeros(0, np.float32), *self.energies]),
             "active_mev": totals[:, 0],
             "absorber_mev": totals[:, 1],
+            "cpu_ms": np.array(self.cpu_ms),
         }
 
 
