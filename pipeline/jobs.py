@@ -249,4 +249,4 @@ def jobs(plan: Plan) -> list[Job]:
 
 
 def _parents_first(plan: Plan) -> list[str]:
-    return sorted(plan.config.runs, key=lambda run: len(plan.config.lineage(run)))
+    return sorted(plan.config.runs, key=plan.config.generation_of)

@@ -150,6 +150,7 @@ class Plan:
         }
         if spec.start_from:
             inputs["parent"] = paths.model(spec.start_from)
+        inputs |= {role: paths.model(parent) for role, parent in self.config.model_of(run).parents.items()}
         if index > 1:
             inputs["previous"] = paths.slice(run, index - 1)
         return inputs
@@ -230,7 +231,7 @@ class Plan:
         """All that shapes a model, given its data and its parent; the number of slices does not."""
         spec = self.config.runs[run]
         detectors = [self.config.detector(self.config.datasets[d].detector).digest() for d in spec.data]
-        return digest_of([spec.digest(exclude={"slices"}), self.config.splits.digest(), self.config.seed, detectors])
+        return digest_of([spec.training_digest(), self.config.splits.digest(), self.config.seed, detectors])
 
     def conditions_key(self) -> str:
         """Which held-out showers are compared: the conditions of generation and prediction."""

@@ -18,6 +18,7 @@ This page is made by `caloforge config reference`; `<name>` stands for a name of
 | `config.yaml` | the demo: real Geant4 showers, minutes on two cores |
 | `test.yaml` | the whole pipeline on parametric showers, for tests |
 | `experiments/full.yaml` | both detectors on the full mesh, for a GPU |
+| `experiments/front.yaml` | the families of generators on the same Geant4 showers: quality against time |
 | `experiments/perturbations.yaml` | what each metric sees of known faults; trains nothing |
 
 | key | type | default | meaning |

@@ -13,7 +13,9 @@ from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
 from pipeline.config import DatasetSpec
 from pipeline.data.formats import READERS
 from pipeline.data.store import Part, held_out
-from pipeline.generation.generate import GenerationError, generate, shower_noise
+from pipeline.generation.generate import generate
+from pipeline.generation.model import GenerationError, GenerativeModel
+from pipeline.generation.noise import ShowerNoise
 from pipeline.generation.predict import PredictionError, predict
 from pipeline.generation.rescale import rescale_layers
 from pipeline.generation.samplers import heun, noise_levels
@@ -136,6 +138,19 @@ def test_showers_do_not_depend_on_the_batch_size(toy, models, tmp_path):
     assert all(np.array_equal(made[0], other) for other in made[1:])
 
 
+def test_a_model_samples_as_many_showers_as_it_is_asked_for(toy, models, tmp_path):
+    """`sample` gives the showers of the stage, and a shower does not depend on those beside it."""
+    config = toy.config()
+    truth = held_out([Part.open(p) for p in toy.parts], config.splits, "reference", 20)
+    model = GenerativeModel.load(models / "generator" / "model.json", "toy")
+    made = model.sample(truth, rng=1, steps=2)
+    assert len(made) == 20 and np.array_equal(made.incident_energy, truth.incident_energy)
+    assert np.array_equal(model.sample(truth.take(np.arange(7)), rng=1, steps=2).energy, made.energy[:7])
+    generate(config, "generated", models / "generator" / "model.json", toy.parts, tmp_path / "a.h5")
+    raw = showers_of(tmp_path / "a.h5").reshape(20, *reversed(made.mesh.shape)).transpose(0, 3, 2, 1)
+    assert np.array_equal(raw, made.energy)
+
+
 def test_generating_twice_gives_the_same_bytes_and_another_seed_does_not(toy, models, tmp_path):
     model = models / "generator" / "model.json"
     for name in ("a", "b"):
@@ -147,13 +162,14 @@ def test_generating_twice_gives_the_same_bytes_and_another_seed_does_not(toy, mo
 
 
 def test_noise_belongs_to_the_shower():
-    device = torch.device("cpu")
-    many, one = (shower_noise(1, np.array(rows), (2, 3, 4), device) for rows in ([4, 5, 6], [5]))
-    assert all(torch.equal(a[1], b[0]) for a, b in zip(vars(many).values(), vars(one).values(), strict=True))
+    many, one = ShowerNoise(1, np.array([4, 5, 6])), ShowerNoise(1, np.array([5]))
+    assert torch.equal(many.normal(2, 3)[1], one.normal(2, 3)[0])
+    assert torch.equal(many.uniform(4)[1], one.uniform(4)[0])
+    assert not torch.equal(many.normal(4)[0], many.normal(4)[1])
 
 
 def test_a_representation_generates_nothing(toy, models, tmp_path):
-    with pytest.raises(GenerationError, match=r"expected a generative model for samples\.generated, got masked_vit"):
+    with pytest.raises(GenerationError, match=r"run 'representation': expected a generative model, got masked_vit"):
         generate(toy.config(), "generated", models / "representation" / "model.json", toy.parts, tmp_path / "x.h5")
 
 
@@ -173,5 +189,5 @@ def test_predictions_stand_beside_the_truth(toy, models, tmp_path):
 
 
 def test_a_run_without_head_predicts_nothing(toy, models, tmp_path):
-    with pytest.raises(PredictionError, match=r"a run with a head, got run 'generator' of ShowerDiffusion"):
+    with pytest.raises(PredictionError, match=r"a run with a head, got run 'generator' of ShowerGenerator"):
         predict(toy.config(), "generator", models / "generator" / "model.json", toy.parts, tmp_path / "x.json")

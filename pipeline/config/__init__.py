@@ -5,17 +5,23 @@ from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpe
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
+from pipeline.config.generators import DiffusionSpec, GeneratorSpec, LayerEnergiesSpec, ModelSpec
 from pipeline.config.recipes import LABELS, RecipeSpec
 from pipeline.config.runs import (
     AugmentSpec,
-    DiffusionSpec,
     HeadSpec,
-    LayerEnergiesSpec,
     MaskedViTSpec,
     RunSpec,
     TrainingSpec,
 )
-from pipeline.config.samples import BaselineSampleSpec, FilesSampleSpec, PerturbedSampleSpec, Sample, SampleSpec
+from pipeline.config.samples import (
+    BaselineSampleSpec,
+    FilesSampleSpec,
+    PerturbedSampleSpec,
+    Sample,
+    SampleSpec,
+    SamplingSpec,
+)
 from pipeline.config.spec import Spec, digest_of
 
 __all__ = [
@@ -32,16 +38,19 @@ __all__ = [
     "EvaluationSpec",
     "FiguresSpec",
     "FilesSampleSpec",
+    "GeneratorSpec",
     "HeadSpec",
     "LayerEnergiesSpec",
     "LayerSpec",
     "MaskedViTSpec",
     "MeshSpec",
+    "ModelSpec",
     "PerturbedSampleSpec",
     "RecipeSpec",
     "RunSpec",
     "Sample",
     "SampleSpec",
+    "SamplingSpec",
     "SelectSpec",
     "SimulateSpec",
     "Spec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from pipeline.config.compute import ComputeSpec
 from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
+from pipeline.config.generators import GeneratorSpec
 from pipeline.config.recipes import RecipeSpec
-from pipeline.config.runs import DiffusionSpec, Model, RunSpec
+from pipeline.config.runs import Model, RunSpec
 from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec, digest_of
 
@@ -94,6 +96,15 @@ class Config(Spec):
         assert model is not None  # guaranteed by validation
         return model
 
+    def needed_by(self, run: str) -> list[str]:
+        """The runs that must be trained before: the one it continues, and those its network is built on."""
+        start = self.runs[run].start_from
+        return [*([start] if start else []), *self.model_of(run).parents.values()]
+
+    def generation_of(self, run: str) -> int:
+        """How many runs lie behind a run, along the longest way."""
+        return max((1 + self.generation_of(parent) for parent in self.needed_by(run)), default=0)
+
     def head_runs(self) -> list[str]:
         """Runs that predict a label."""
         return [name for name, run in self.runs.items() if run.head]
@@ -163,8 +174,11 @@ class Config(Spec):
                 errors.append(f"runs.{name}: expected 'model' or 'start_from', got neither")
             if run.start_from is not None and run.start_from not in self.runs:
                 errors.append(_unknown(f"runs.{name}.start_from", run.start_from, self.runs))
-            elif self._cycle(name):
+            elif self._cycle(name, lambda of: [self.runs[of].start_from] if of in self.runs else []):
                 errors.append(f"runs.{name}.start_from: expected a chain that ends, got a circle")
+            for role, parent in (run.model.parents if run.model else {}).items():
+                if parent not in self.runs:
+                    errors.append(_unknown(f"runs.{name}.model.{role}", parent, self.runs))
         for name, sample in self.samples.items():
             if isinstance(sample, FilesSampleSpec) and not sample.files:
                 errors.append(f"samples.{name}.files: expected a pattern of raw files, got none")
@@ -178,19 +192,25 @@ class Config(Spec):
             errors.append("samples: expected an 'evaluation' section that names the conditions, got none")
         return errors
 
-    def _cycle(self, run: str) -> bool:
+    def _cycle(self, run: str, parents: Callable[[str], Sequence[str | None]]) -> bool:
+        """Whether the way from a run to its parents, and on to theirs, leads back to it."""
         seen: set[str] = set()
-        current: str | None = run
-        while current in self.runs:
-            if current in seen:
+        ahead = [parent for parent in parents(run) if parent]
+        while ahead:
+            current = ahead.pop()
+            if current == run:
                 return True
-            seen.add(current)
-            current = self.runs[current].start_from
+            if current not in seen:
+                seen.add(current)
+                ahead += [parent for parent in parents(current) if parent]
         return False
 
     def _run_errors(self) -> list[str]:
         errors = []
         for name, run in self.runs.items():
+            if self._cycle(name, self.needed_by):
+                errors.append(f"runs.{name}.model: expected parents that do not need the run itself, got a circle")
+                continue
             meshes = set()
             for dataset in run.data:
                 try:
@@ -209,11 +229,7 @@ class Config(Spec):
                 errors.append(f"runs.{name}: expected one mesh behind recipe '{run.recipe}', got {sorted(meshes)}")
             model = self.model_of(name)
             for cells in meshes:
-                if any(c % p for c, p in zip(cells, model.patch, strict=True)):
-                    errors.append(
-                        f"runs.{name}.model.patch: expected a divisor of the mesh {list(cells)}, "
-                        f"got {list(model.patch)}"
-                    )
+                errors += [f"runs.{name}.model.{error}" for error in model.errors_on(cells)]
             if run.head:
                 errors += self._leaks(name, run.head.predict)
         return errors
@@ -230,7 +246,7 @@ class Config(Spec):
                     f"({', '.join(steps)}); use a recipe without it"
                 )
             model = self.runs[name].model
-            if isinstance(model, DiffusionSpec) and label in model.conditions:
+            if isinstance(model, GeneratorSpec) and label in model.conditions:
                 errors.append(
                     f"runs.{run}: predicts '{label}', but run '{name}' is conditioned on it; "
                     f"take it out of runs.{name}.model.conditions"
@@ -248,7 +264,7 @@ class Config(Spec):
                 )
             if not isinstance(sample, SampleSpec):
                 continue
-            if not isinstance(self.model_of(sample.run), DiffusionSpec) or self.runs[sample.run].head:
+            if not isinstance(self.model_of(sample.run), GeneratorSpec) or self.runs[sample.run].head:
                 errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
             if self.evaluation and self.evaluation.reference not in self.runs[sample.run].data:
                 errors.append(

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config.detectors import Cells
-from pipeline.config.spec import Spec
+from pipeline.config.generators import DiffusionSpec, ModelSpec
+from pipeline.config.spec import Spec, digest_of
 
-Condition = Literal["incident_energy", "theta", "detector"]
 
-
-class MaskedViTSpec(Spec):
+class MaskedViTSpec(ModelSpec):
     """A ViT pre-trained by predicting masked patches; the encoder sees the visible tokens only."""
 
     name: Literal["masked_vit"] = "masked_vit"
@@ -24,34 +23,6 @@ class MaskedViTSpec(Spec):
     decoder_width: PositiveInt = 48
     decoder_depth: PositiveInt = 1
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
-
-
-class LayerEnergiesSpec(Spec):
-    """A small diffusion of the layer energies, which the shower is then rescaled to."""
-
-    width: PositiveInt = 192
-    depth: PositiveInt = 3
-    steps: PositiveInt = Field(24, description="Heun steps when sampling")
-    repeats: PositiveInt = Field(4, description="noise levels per shower and training step")
-
-
-class DiffusionSpec(Spec):
-    """A diffusion transformer over patches."""
-
-    name: Literal["diffusion"] = "diffusion"
-    patch: Cells = Field(description="cells of a patch along (r, phi, z)")
-    width: PositiveInt = 96
-    depth: PositiveInt = 4
-    heads: PositiveInt = 4
-    mlp_ratio: PositiveFloat = 3.0
-    output: Literal["probabilistic", "pixels"] = Field(
-        "probabilistic",
-        description="per cell hit probability, mean and width of the log energy; or plain EDM pixels",
-    )
-    sigma_min: PositiveFloat = 0.4
-    sigma_max: PositiveFloat = 20.0
-    layer_energies: LayerEnergiesSpec | None = LayerEnergiesSpec()
-    conditions: tuple[Condition, ...] = ("incident_energy", "theta", "detector")
 
 
 Model = Annotated[MaskedViTSpec | DiffusionSpec, Field(discriminator="name")]
@@ -113,3 +84,12 @@ class RunSpec(Spec):
     slices: PositiveInt = Field(1, description="cut the training into this many chained jobs")
     seed: int = 1
     version: int = 1
+
+    def training_digest(self) -> str:
+        """Digest of all that shapes the training; the number of slices does not.
+
+        Defaults are left out, so that an option added tomorrow moves no run of today; a change of what a default
+        means bumps `version`, which is always in.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"slices"})
+        return digest_of([content, self.model.name if self.model else None, self.version])

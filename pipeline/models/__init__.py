@@ -2,10 +2,12 @@
 
 from pipeline.models.architecture import NETWORKS, Architecture, build_network
 from pipeline.models.conditions import Conditions
-from pipeline.models.diffusion import DiffusionTransformer, ShowerDiffusion
+from pipeline.models.diffusion import DiffusionTransformer
+from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT
+from pipeline.models.shower_network import ShowerNetwork
 
 __all__ = [
     "NETWORKS",
@@ -15,6 +17,7 @@ __all__ = [
     "EnergyRegression",
     "LayerEnergyDiffusion",
     "MaskedViT",
-    "ShowerDiffusion",
+    "ShowerGenerator",
+    "ShowerNetwork",
     "build_network",
 ]

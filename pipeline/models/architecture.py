@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from pipeline.config import DiffusionSpec, HeadSpec, MaskedViTSpec
+from pipeline.config import DiffusionSpec, GeneratorSpec, HeadSpec, MaskedViTSpec
 from pipeline.config.runs import Model
-from pipeline.models.diffusion import ShowerDiffusion
+from pipeline.models.conditions import ConditionEncoder
+from pipeline.models.diffusion import DiffusionTransformer
+from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
+from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT
+from pipeline.models.shower_network import ShowerNetwork
 from pipeline.models.tokens import Triple
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`domains` are the data sets in the order of their index, each with its detector; `detectors` likewise."""
+    """`domains` are the data sets in the order of their index, each with its detector; `detectors` likewise.
 
-    model: MaskedViTSpec | DiffusionSpec
+    `parents` are the architectures of the networks that this one is built on, by role.
+    """
+
+    model: Model
     head: HeadSpec | None
     shape: Triple
     domains: tuple[tuple[str, str], ...]
     detectors: tuple[str, ...]
     threshold_mev: float
+    parents: Mapping[str, Architecture] = field(default_factory=dict)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -48,6 +56,7 @@ class Architecture:
             "domains": [list(d) for d in self.domains],
             "detectors": list(self.detectors),
             "threshold_mev": self.threshold_mev,
+            **({"parents": {role: p.state() for role, p in self.parents.items()}} if self.parents else {}),
         }
 
     @classmethod
@@ -62,6 +71,7 @@ class Architecture:
             tuple((name, detector) for name, detector in state["domains"]),
             tuple(state["detectors"]),
             state["threshold_mev"],
+            {role: cls.from_state(parent) for role, parent in state.get("parents", {}).items()},
         )
 
 
@@ -73,19 +83,43 @@ def _masked_vit(architecture: Architecture) -> nn.Module:
     return MaskedViT(spec, architecture.shape)
 
 
-def _diffusion(architecture: Architecture) -> nn.Module:
+def _diffusion(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:
     spec = architecture.model
     assert isinstance(spec, DiffusionSpec)  # the registry's key
+    return DiffusionTransformer(spec, architecture.shape, conditions, len(architecture.domains))
+
+
+def _generator(architecture: Architecture) -> nn.Module:
+    """A family's shower network, and the energy network that its spec asks for."""
+    spec = architecture.model
+    assert isinstance(spec, GeneratorSpec)  # checked by build_network
     if architecture.head:
         raise ValueError(
-            "head: expected a run of a masked_vit, got one of a diffusion; start the head from a representation"
+            f"head: expected a run of a masked_vit, got one of a {spec.name}; start the head from a representation"
         )
-    return ShowerDiffusion(
-        spec, architecture.shape, architecture.detector_of, len(architecture.detectors), architecture.threshold_mev
-    )
+    small, n_z = spec.layer_energies, architecture.shape[2]
+    conditions = condition_encoder(architecture, n_z if small else 0, spec.condition_width)
+    showers = SHOWER_NETWORKS[spec.name](architecture, conditions)
+    energies = None
+    if small:
+        own = condition_encoder(architecture, 0, small.width)
+        energies = LayerEnergyDiffusion(small, own, n_z, len(architecture.domains), architecture.threshold_mev)
+    return ShowerGenerator(spec, showers, energies)
 
 
-NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {"masked_vit": _masked_vit, "diffusion": _diffusion}
+def condition_encoder(architecture: Architecture, layers: int, width: int) -> ConditionEncoder:
+    """An encoder of the conditions that a generator's spec lists, and of the energies of `layers` layers."""
+    spec = architecture.model
+    assert isinstance(spec, GeneratorSpec)
+    detectors, n = architecture.detector_of, len(architecture.detectors)
+    return ConditionEncoder(spec.conditions, detectors, n, layers, width, architecture.threshold_mev)
+
+
+SHOWER_NETWORKS: dict[str, Callable[[Architecture, ConditionEncoder], ShowerNetwork]] = {"diffusion": _diffusion}
+NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
+    "masked_vit": _masked_vit,
+    **dict.fromkeys(SHOWER_NETWORKS, _generator),
+}
 
 
 def build_network(architecture: Architecture, seed: int = 0) -> nn.Module:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from pipeline.config import DiffusionSpec
 from pipeline.models.blocks import ConditionedBlock, Modulation
 from pipeline.models.conditions import ConditionEncoder, Conditions
-from pipeline.models.layer_energies import LayerEnergyDiffusion, edm_coefficients
+from pipeline.models.layer_energies import edm_coefficients
+from pipeline.models.shower_network import ShowerNetwork
 from pipeline.models.tokens import Triple, layers_of_tokens, patch_grid, patchify, position_table, unpatchify
 
 LOG_WIDTH = (-4.0, 1.5)
@@ -35,19 +36,14 @@ class CellDistribution:
     log_width: Tensor
 
 
-class DiffusionTransformer(nn.Module):
+class DiffusionTransformer(ShowerNetwork):
     """B showers, N tokens, P cells of a patch, L layers of a patch, W width."""
 
-    empty: Tensor
-    hit_logit: Tensor
-    hit_mean: Tensor
-    hit_spread: Tensor
     positions: Tensor
 
     def __init__(self, spec: DiffusionSpec, shape: Triple, conditions: ConditionEncoder, domains: int) -> None:
-        super().__init__()
-        self.spec, self.shape, self.grid = spec, shape, patch_grid(shape, spec.patch)
-        self.conditions = conditions
+        super().__init__(shape, conditions, domains)
+        self.spec, self.grid = spec, patch_grid(shape, spec.patch)
         cells, self.numbers = math.prod(spec.patch), 3 if spec.output == "probabilistic" else 1
         own_layers = spec.patch[2] if conditions.layers else 0
         self.embed = nn.Linear(cells + own_layers, spec.width)
@@ -60,8 +56,6 @@ class DiffusionTransformer(nn.Module):
         self.out = nn.Linear(spec.width, self.numbers * cells)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        for name in ("empty", "hit_logit", "hit_mean", "hit_spread"):
-            self.register_buffer(name, torch.full((domains, *shape), float(name == "hit_spread")))
 
     def forward(self, scaled: Tensor, log_sigma: Tensor, conditions: Conditions) -> Tensor:
         """(B, r, phi, z) of unit spread, (B,) -> (B, numbers, r, phi, z), zero at the start of training."""
@@ -95,54 +89,6 @@ class DiffusionTransformer(nn.Module):
         probability = cell.logit.sigmoid()  # (B, r, phi, z)
         hit = self.hit_value(cell.mean, conditions)  # (B, r, phi, z)
         return probability * hit + (1 - probability) * self.empty[conditions.domain]  # (B, r, phi, z)
-
-    def hit_value(self, standardised: Tensor, conditions: Conditions) -> Tensor:
-        """Standardised value of a hit -> network value; (B, r, phi, z) both."""
-        return self.hit_mean[conditions.domain] + self.hit_spread[conditions.domain] * standardised
-
-    def standardised_hit(self, values: Tensor, conditions: Conditions) -> Tensor:
-        """Network value of a hit -> standardised value; (B, r, phi, z) both."""
-        return (values - self.hit_mean[conditions.domain]) / self.hit_spread[conditions.domain]
-
-    @torch.no_grad()
-    def fit(self, domain: int, empty: Tensor, values: Tensor, hit: Tensor) -> None:
-        """Hit rate, mean and spread of hits per (r, z) of one domain from training showers (B, r, phi, z).
-
-        Rings with few hits lean on the mean and spread of all hits (weight 10 hits); `empty` is (r, phi, z).
-        """
-        count = hit.sum(dim=(0, 2), dtype=torch.float64)[:, None, :]  # (r, 1, z)
-        x = torch.where(hit, values, 0).double()  # (B, r, phi, z)
-        total = count.sum().clamp_min(1)
-        mean = x.sum() / total
-        variance = (x.square().sum() / total - mean.square()).clamp_min(1e-6)
-        ring_mean = (x.sum(dim=(0, 2))[:, None, :] + 10 * mean) / (count + 10)  # (r, 1, z)
-        squares = torch.where(hit, values.double() - ring_mean, 0).square().sum(dim=(0, 2))[:, None, :]  # (r, 1, z)
-        rate = (count + 0.5) / (len(hit) * hit.shape[2] + 1)  # (r, 1, z)
-        self.empty[domain] = empty
-        self.hit_logit[domain] = (rate / (1 - rate)).log().float()
-        self.hit_mean[domain] = ring_mean.float()
-        self.hit_spread[domain] = ((squares + 10 * variance) / (count + 10)).sqrt().clamp_min(1e-3).float()
-
-
-class ShowerDiffusion(nn.Module):
-    """The generator: the energy network (or None) and the shower network."""
-
-    def __init__(
-        self, spec: DiffusionSpec, shape: Triple, detector_of: list[int], n_detectors: int, threshold_mev: float
-    ) -> None:
-        super().__init__()
-        self.spec = spec
-        domains = len(detector_of)
-        layers = shape[2] if spec.layer_energies else 0
-
-        def encoder(layers: int, width: int) -> ConditionEncoder:
-            return ConditionEncoder(spec.conditions, detector_of, n_detectors, layers, width, threshold_mev)
-
-        self.showers = DiffusionTransformer(spec, shape, encoder(layers, spec.width), domains)
-        self.energies: LayerEnergyDiffusion | None = None
-        if spec.layer_energies:
-            small = spec.layer_energies
-            self.energies = LayerEnergyDiffusion(small, encoder(0, small.width), shape[2], domains, threshold_mev)
 
 
 def _cells(sigma: Tensor) -> Tensor:

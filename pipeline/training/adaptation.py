@@ -7,10 +7,13 @@ never saw starts at the mean of those it did. Out: the names of the parameters t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerDiffusion
+from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerGenerator
 from pipeline.training.checkpoint import TrainedModel
 
 
@@ -26,7 +29,7 @@ def architecture_from(parent: Architecture, own: Architecture) -> Architecture:
             f"{own.model.name} on {own.shape} or other sizes; leave `model` out and use its recipe"
         )
     detectors = (*parent.detectors, *(d for d in own.detectors if d not in parent.detectors))
-    return Architecture(own.model, own.head, own.shape, own.domains, detectors, own.threshold_mev)
+    return replace(own, detectors=detectors)
 
 
 def start_from(network: nn.Module, parent: TrainedModel) -> list[str]:
@@ -52,16 +55,31 @@ def start_from(network: nn.Module, parent: TrainedModel) -> list[str]:
     return fresh
 
 
+def take_parents(network: nn.Module, own: Architecture, parents: Mapping[str, TrainedModel]) -> None:
+    """Build the networks of other runs into this one, by their roles; they stay as they are."""
+    for role, parent in parents.items():
+        found = parent.architecture
+        if (found.shape, found.domains, found.threshold_mev) != (own.shape, own.domains, own.threshold_mev):
+            raise AdaptationError(
+                f"model.{role}: expected a run on the same data and mesh ({list(own.datasets)}, {own.shape}), got "
+                f"'{parent.manifest['run']}' on {list(found.datasets)}, {found.shape}; use its `data` and `recipe`"
+            )
+    assert isinstance(network, ShowerGenerator)  # only these have parents
+    network.take_over({role: parent.network for role, parent in parents.items()})
+
+
 def _with_new_rows(embedding: Tensor, rows: int) -> Tensor:
     return torch.cat([embedding, embedding.mean(dim=0, keepdim=True).expand(rows - len(embedding), -1)])
 
 
 def freeze_encoder(network: nn.Module) -> None:
-    """Train the head alone: the encoder (of a masked ViT) or the blocks (of a diffusion) keep their weights."""
+    """Train the head alone: the encoder (of a masked ViT) or the blocks (of a generator) keep their weights."""
     if isinstance(network, EnergyRegression):
         network.backbone.requires_grad_(False)
     elif isinstance(network, MaskedViT):
         for part in (network.embed, network.encoder, network.norm):
             part.requires_grad_(False)
-    elif isinstance(network, ShowerDiffusion):
-        network.showers.blocks.requires_grad_(False)
+    elif isinstance(network, ShowerGenerator):
+        for blocks in network.showers.children():
+            if isinstance(blocks, nn.ModuleList):
+                blocks.requires_grad_(False)

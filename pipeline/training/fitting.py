@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.data import hitwise
 from pipeline.data.transforms import Transform
-from pipeline.models import Conditions, EnergyRegression, ShowerDiffusion
+from pipeline.models import Conditions, EnergyRegression, LayerEnergyDiffusion, ShowerGenerator, ShowerNetwork
 from pipeline.training.loading import Batches
 
 LIMIT = 20_000
@@ -26,21 +26,25 @@ def fit_buffers(network: nn.Module, loader: Batches, transforms: Sequence[Transf
     if isinstance(network, EnergyRegression):
         conditions = _conditions(loader, len(transforms))
         network.fit(conditions.layer_energy.sum(dim=1), conditions.incident_energy, conditions.domain)
-    elif isinstance(network, ShowerDiffusion):
+        return
+    energies = network.energies if isinstance(network, ShowerGenerator) else None
+    showers = network.showers if isinstance(network, ShowerGenerator) else network
+    if isinstance(showers, ShowerNetwork):
         for domain, transform in enumerate(transforms):
             n = max(_BLOCK, CELLS // transform.mesh.n_cells)
             some = list(loader.in_order(_BLOCK, min(n, LIMIT), domain))
             values, hit = (torch.cat([getattr(batch, name) for batch in some]) for name in ("values", "hit"))
-            network.showers.fit(domain, empty_cells(transform), values, hit)
-        _fit_conditions(network, _conditions(loader, len(transforms)), seed)
+            showers.fit(domain, empty_cells(transform), values, hit)
+        conditions = _conditions(loader, len(transforms))
+        showers.conditions.fit(conditions)
+        if energies is not None:
+            _fit_energies(energies, conditions, seed)
 
 
-def _fit_conditions(network: ShowerDiffusion, conditions: Conditions, seed: int) -> None:
-    network.showers.conditions.fit(conditions)
-    if network.energies is not None:
-        generator = torch.Generator().manual_seed(seed)
-        network.energies.conditions.fit(conditions)
-        network.energies.fit(conditions, torch.rand(conditions.layer_energy.shape, generator=generator))
+def _fit_energies(network: LayerEnergyDiffusion, conditions: Conditions, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    network.conditions.fit(conditions)
+    network.fit(conditions, torch.rand(conditions.layer_energy.shape, generator=generator))
 
 
 def _conditions(loader: Batches, n_domains: int) -> Conditions:

@@ -1,7 +1,8 @@
 """Losses: pure functions of a network, a batch and a generator; each cites the equation it implements.
 
 Every loss is a mean over the batch. `LOSSES` maps a network's class to the function that gives its named
-terms; their sum is what is minimised. No optimiser, no schedule.
+terms; their sum is what is minimised. A generator's are those of its family's shower network, which has a line of
+its own, and those of the energy network. No optimiser, no schedule.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.conditions import Conditions
-from pipeline.models.diffusion import SIGMA_DATA, ShowerDiffusion
+from pipeline.models.diffusion import SIGMA_DATA, DiffusionTransformer
+from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
@@ -88,23 +90,28 @@ def energy_loss(network: nn.Module, batch: Batch, generator: torch.Generator) ->
     return {"energy_nll": nll.mean()}
 
 
-def diffusion_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
-    """The shower network's likelihood or EDM error, and the energy network's EDM error."""
-    assert isinstance(network, ShowerDiffusion)  # the registry's key
-    showers, spec = network.showers, network.spec
+def generator_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """The terms of the family's shower network, and the energy network's EDM error."""
+    assert isinstance(network, ShowerGenerator)  # the registry's key
+    terms = LOSSES[type(network.showers)](network.showers, batch, generator)
+    if network.energies is not None:
+        terms["layer_energies"] = layer_energies_loss(network.energies, batch.conditions, generator)
+    return terms
+
+
+def diffusion_loss(showers: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Likelihood of the cells, or EDM error of the pixels."""
+    assert isinstance(showers, DiffusionTransformer)  # the registry's key
+    spec = showers.spec
     if spec.output == "probabilistic":
         sigma = log_uniform(len(batch), spec.sigma_min, spec.sigma_max, generator)
         noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
         cell = showers.distribution(noisy, sigma, batch.conditions)
         value = showers.standardised_hit(batch.values, batch.conditions)
-        terms = {"cells_nll": hit_nll(cell.logit, cell.mean, cell.log_width, batch.hit, value).mean()}
-    else:
-        sigma = log_normal(len(batch), generator)
-        noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
-        terms = {"pixels": edm_error(showers.denoised(noisy, sigma, batch.conditions), batch.values, sigma)}
-    if network.energies is not None:
-        terms["layer_energies"] = layer_energies_loss(network.energies, batch.conditions, generator)
-    return terms
+        return {"cells_nll": hit_nll(cell.logit, cell.mean, cell.log_width, batch.hit, value).mean()}
+    sigma = log_normal(len(batch), generator)
+    noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
+    return {"pixels": edm_error(showers.denoised(noisy, sigma, batch.conditions), batch.values, sigma)}
 
 
 def layer_energies_loss(network: LayerEnergyDiffusion, conditions: Conditions, generator: torch.Generator) -> Tensor:
@@ -120,7 +127,8 @@ def layer_energies_loss(network: LayerEnergyDiffusion, conditions: Conditions, g
 LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Terms]] = {
     MaskedViT: masked_vit_loss,
     EnergyRegression: energy_loss,
-    ShowerDiffusion: diffusion_loss,
+    ShowerGenerator: generator_loss,
+    DiffusionTransformer: diffusion_loss,
 }
 
 

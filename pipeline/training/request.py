@@ -8,11 +8,11 @@ written). `datasets` opens the showers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, DiffusionSpec, RunSpec, digest_of
+from pipeline.config import Config, RunSpec, digest_of
 from pipeline.data.store import Part
 from pipeline.data.transforms import Transform
 from pipeline.models import Architecture
@@ -29,7 +29,8 @@ class TrainRequest:
 
     parts, prefix, transforms: for each data set of the run the manifests of its parts, those of the same parts
     behind the recipe's prefix, and the merged transform. manifest: the model's JSON, written by the last slice; a
-    slice before it writes `<folder>/slice-<k>.json`. folder: metrics, timings and checkpoints.
+    slice before it writes `<folder>/slice-<k>.json`. parent: the model to continue; model_parents: those that the
+    network is built on, by role. folder: metrics, timings and checkpoints.
     """
 
     run: str
@@ -40,6 +41,7 @@ class TrainRequest:
     parent: Path | None
     manifest: Path
     folder: Path
+    model_parents: Mapping[str, Path] = field(default_factory=dict)
     slice_index: int = 1
     n_slices: int = 1
 
@@ -64,16 +66,18 @@ def fitted_transforms(request: TrainRequest) -> list[Transform]:
     transforms = [Transform.from_state(read_json(request.transforms[name])) for name in request.spec.data]
     model = request.config.model_of(request.run)
     for name, transform in zip(request.spec.data, transforms, strict=True):
-        if isinstance(model, DiffusionSpec) and not transform.standardises:
+        if model.needs_standardised and not transform.standardises:
             raise TrainingError(
                 f"runs.{request.run}.recipe: expected a recipe that ends in standardise for a "
-                f"diffusion, got '{request.spec.recipe}' ({name}); add the step standardise"
+                f"{model.name}, got '{request.spec.recipe}' ({name}); add the step standardise"
             )
     return transforms
 
 
-def architecture_of(request: TrainRequest, transforms: Sequence[Transform]) -> Architecture:
-    """The network that the configuration asks for, on the recipe's mesh."""
+def architecture_of(
+    request: TrainRequest, transforms: Sequence[Transform], parents: Mapping[str, Architecture] | None = None
+) -> Architecture:
+    """The network that the configuration asks for, on the recipe's mesh; `parents` it is built on, by role."""
     config, spec = request.config, request.spec
     domains = tuple((name, config.datasets[name].detector) for name in spec.data)
     return Architecture(
@@ -83,19 +87,23 @@ def architecture_of(request: TrainRequest, transforms: Sequence[Transform]) -> A
         domains,
         tuple(dict.fromkeys(detector for _, detector in domains)),
         transforms[0].threshold_mev,
+        parents or {},
     )
 
 
 def lineage_of(request: TrainRequest) -> dict[str, Any]:
     """Digests of everything the weights come from: parts, transforms, parent."""
-    parent = None
-    if request.parent is not None:
-        record = read_json(request.parent)
-        parent = {"run": record["run"], "weights_digest": record["weights_digest"]}
+
+    def origin(path: Path) -> dict[str, str]:
+        record = read_json(path)
+        return {"run": record["run"], "weights_digest": record["weights_digest"]}
+
+    parents = {role: origin(path) for role, path in request.model_parents.items()}
     return {
         "parts": {name: [part.digest for part in map(Part.open, request.parts[name])] for name in request.spec.data},
         "transforms": {name: digest_of(read_json(request.transforms[name])) for name in request.spec.data},
-        "parent": parent,
+        "parent": origin(request.parent) if request.parent is not None else None,
+        **({"model_parents": parents} if parents else {}),
     }
 
 

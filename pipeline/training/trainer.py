@@ -25,7 +25,7 @@ from pipeline.config import TrainingSpec, digest_of
 from pipeline.data.transforms import Transform
 from pipeline.models import Architecture, build_network
 from pipeline.provenance import atomic_path, write_json
-from pipeline.training.adaptation import architecture_from, freeze_encoder, start_from
+from pipeline.training.adaptation import architecture_from, freeze_encoder, start_from, take_parents
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import (
     checkpoint_folder,
@@ -121,7 +121,8 @@ def initial_network(
     request: TrainRequest, transforms: Sequence[Transform], loader: Batches
 ) -> tuple[Architecture, nn.Module]:
     """The network before its first step: fresh or the parent's weights, buffers fitted, frozen where asked."""
-    architecture = architecture_of(request, transforms)
+    built_on = {role: load_model(path) for role, path in request.model_parents.items()}
+    architecture = architecture_of(request, transforms, {role: m.architecture for role, m in built_on.items()})
     parent = load_model(request.parent) if request.parent else None
     if parent is not None:
         architecture = architecture_from(parent.architecture, architecture)
@@ -129,6 +130,8 @@ def initial_network(
     fit_buffers(network, loader, transforms, request.spec.seed)
     if parent is not None:
         log.info("%s: from run %s; fresh: %s", request.run, parent.manifest["run"], start_from(network, parent))
+    if built_on:
+        take_parents(network, architecture, built_on)
     if request.spec.freeze == "encoder":
         freeze_encoder(network)
     return architecture, network

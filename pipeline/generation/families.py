@@ -1,0 +1,8 @@
+"""The families of generators and how each makes showers, by the name of their spec."""
+
+from __future__ import annotations
+
+from pipeline.generation.diffusion import sample_diffusion
+from pipeline.generation.drawn import FamilySampler
+
+FAMILIES: dict[str, FamilySampler] = {"diffusion": sample_diffusion}

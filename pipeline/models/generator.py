@@ -1,0 +1,30 @@
+"""A generator of any family: an energy network (or none) that makes the layer energies, and a shower network.
+
+The shower network is conditioned on the layer energies that the energy network makes, and showers are rescaled to
+them exactly; without an energy network a family makes whole showers from their conditions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from pipeline.config import GeneratorSpec
+from pipeline.models.layer_energies import LayerEnergyDiffusion
+from pipeline.models.shower_network import ShowerNetwork
+
+
+class ShowerGenerator(nn.Module):
+    """Both networks; the family is that of the shower network."""
+
+    def __init__(self, spec: GeneratorSpec, showers: ShowerNetwork, energies: LayerEnergyDiffusion | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.showers = showers
+        self.energies = energies
+
+    def take_over(self, parents: Mapping[str, nn.Module]) -> None:
+        """Hand other runs' networks to the shower network, by their roles."""
+        showers = {role: p.showers if isinstance(p, ShowerGenerator) else p for role, p in parents.items()}
+        self.showers.take_over({role: p for role, p in showers.items() if isinstance(p, ShowerNetwork)})
