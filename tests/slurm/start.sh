@@ -21,12 +21,18 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
-if [ -e /etc/slurm/slurm.conf ] && [ "$(readlink /etc/slurm/slurm.conf || true)" != "$ROOT/etc/slurm.conf" ]; then
+OTHER=$(readlink /etc/slurm/slurm.conf || true)
+OTHER=${OTHER%/etc/slurm.conf}
+if [ -n "$OTHER" ] && [ "$OTHER" != "$ROOT" ] && [ -e "$OTHER/etc/of-these-tests" ]; then
+  "$(dirname "$0")/stop.sh" "$OTHER" # tests that were killed left it behind
+fi
+if [ -e /etc/slurm/slurm.conf ] && [ "$(readlink /etc/slurm/slurm.conf)" != "$ROOT/etc/slurm.conf" ]; then
   echo "start.sh: /etc/slurm/slurm.conf: expected none, found a Slurm of this machine's own; it is left alone" >&2
   exit 1
 fi
 
 mkdir -p "$ROOT"/{etc,run,log,state,spool,dev} /etc/slurm
+touch "$ROOT/etc/of-these-tests"
 install -d -o munge -g munge -m 0755 /run/munge
 install -d -o munge -g munge -m 0700 /var/log/munge /var/lib/munge
 if [ ! -s /etc/munge/munge.key ]; then
@@ -59,6 +65,7 @@ JobCompType=jobcomp/filetxt
 JobCompLoc=$ROOT/log/jobs.txt
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog=$ROOT/etc/prolog.sh
 MpiDefault=none
 SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/linux
@@ -78,6 +85,10 @@ NodeName=$HOST NodeAddr=127.0.0.1 CPUs=32 Boards=1 SocketsPerBoard=1 CoresPerSoc
 PartitionName=cpu Nodes=$HOST Default=YES MaxTime=24:00:00 DefMemPerCPU=500 State=UP
 PartitionName=gpu Nodes=$HOST Default=NO MaxTime=24:00:00 DefMemPerCPU=500 State=UP
 CONF
+# Every task of a job says which devices it sees.
+printf '#!/bin/sh\necho "$SLURM_JOB_ID $CUDA_VISIBLE_DEVICES" >>%s\n' "$ROOT/log/devices.txt" >"$ROOT/etc/prolog.sh"
+chmod 755 "$ROOT/etc/prolog.sh"
+touch "$ROOT/log/devices.txt"
 for name in slurm.conf gres.conf cgroup.conf; do ln -sfn "$ROOT/etc/$name" "/etc/slurm/$name"; done
 
 alive "$ROOT/run/slurmctld.pid" || slurmctld

@@ -1,0 +1,165 @@
+"""What the tests ask of Slurm: its jobs with their states and devices, and `snakemake --profile slurm` in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from workflow_fixtures import REPOSITORY, Workspace, environment
+
+SECONDS = 400
+QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
+RECORD = REPOSITORY / "logs" / "slurm-tests.json"
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """One job as Slurm knows it: what it runs, its state, where, what it asked for, and when it ran (ISO times).
+
+    `rule`: the rule, or of a group all its rules; `about`: the wildcards; `devices`: CUDA_VISIBLE_DEVICES of its tasks.
+    """
+
+    number: int
+    rule: str
+    about: str
+    state: str
+    partition: str
+    gpus: int
+    devices: tuple[str, ...]
+    mem_mb: int
+    minutes: int
+    start: str
+    end: str
+
+    @classmethod
+    def parse(cls, line: str, devices: dict[int, set[str]]) -> SlurmJob:
+        """From one line of `scontrol show job --oneliner`."""
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        days, _, clock = fields["TimeLimit"].rpartition("-")
+        hours, minutes, _ = (int(x) for x in clock.split(":"))
+        gpus = re.search(r"gres:gpu:(\d+)", line)
+        memory = re.search(r"mem=(\d+)([MG])", fields["TRES"])
+        assert memory is not None, line
+        rule, _, about = fields.get("Comment", fields["JobName"]).removeprefix("rule_").partition("_wildcards_")
+        number = int(fields["JobId"])
+        return cls(
+            number,
+            rule,
+            about,
+            fields["JobState"],
+            fields["Partition"],
+            int(gpus[1]) if gpus else 0,
+            tuple(sorted(devices.get(number, ()))),
+            int(memory[1]) * (1024 if memory[2] == "G" else 1),
+            int(days or 0) * 1440 + hours * 60 + minutes,
+            fields["StartTime"],
+            fields["EndTime"],
+        )
+
+    def beside(self, other: SlurmJob) -> bool:
+        """Whether both ran at one time."""
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running Slurm of one node, everything of which lies below `root`."""
+
+    root: Path
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return os.uname().nodename.partition(".")[0]
+
+    def jobs(self, folder: Path) -> list[SlurmJob]:
+        """All jobs of a working directory, in the order of their submission."""
+        lines = slurm("scontrol", "show", "job", "--oneliner").splitlines()
+        devices: dict[int, set[str]] = {}
+        for line in (self.root / "log" / "devices.txt").read_text().splitlines():
+            number, _, visible = line.partition(" ")
+            devices.setdefault(int(number), set()).add(visible)
+        jobs = [SlurmJob.parse(line, devices) for line in lines if f"WorkDir={folder} " in f"{line} "]
+        return sorted(jobs, key=lambda job: job.number)
+
+    def idle(self) -> bool:
+        """Whether no job waits or runs."""
+        return not slurm("squeue", "--noheader").strip()
+
+    def set_node(self, state: str) -> None:
+        """Drain the node, or take it back."""
+        slurm("scontrol", "update", f"nodename={self.node}", f"state={state}", "reason=test")
+
+    def record(self, test: str, folder: Path) -> None:
+        """Keep the test's jobs, with how often each was tried, in logs/slurm-tests.json."""
+        jobs, tried = [], Counter[tuple[str, str]]()
+        for job in self.jobs(folder):
+            tried[job.rule, job.about] += 1
+            jobs.append({**asdict(job), "attempt": tried[job.rule, job.about]})
+        known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        RECORD.parent.mkdir(exist_ok=True)
+        RECORD.write_text(json.dumps({**known, test: jobs}, indent=1) + "\n")
+
+
+def slurm(*command: str) -> str:
+    """What one of Slurm's commands answers."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def command(workspace: Workspace, *arguments: str) -> list[str]:
+    """`snakemake --profile slurm`, with quick polling."""
+    words = workspace.command(*arguments)
+    cores = words.index("--cores")
+    del words[cores : cores + 2]
+    return [*words, "--profile", "slurm", *QUICK]
+
+
+def started(workspace: Workspace, *arguments: str) -> subprocess.Popen[bytes]:
+    """Run in the background; what it prints is in snakemake.log."""
+    with open(workspace.folder / "snakemake.log", "wb") as output:
+        return subprocess.Popen(
+            command(workspace, *arguments),
+            cwd=workspace.folder,
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finished(workspace: Workspace, running: subprocess.Popen[bytes], status: int = 0) -> str:
+    """Wait for its end, which must have this exit status; returns what it printed."""
+    try:
+        running.wait(SECONDS)
+    finally:
+        if running.poll() is None:
+            running.kill()
+        printed = (workspace.folder / "snakemake.log").read_text()
+    assert running.returncode == status, printed[-6000:]
+    return printed
+
+
+def submit(workspace: Workspace, *arguments: str, status: int = 0) -> str:
+    """Run to the end; returns what Snakemake printed."""
+    return finished(workspace, started(workspace, *arguments), status)
+
+
+def wait_until(what: Callable[[], object], seconds: float = 120) -> None:
+    """Poll until the function is true."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"gave up waiting after {seconds} s"
+        time.sleep(0.2)
+
+
+def hold(workspace: Workspace, stage: str, name: str) -> None:
+    """Stop a running job's process where it is, as a hanging file system would: it ends by Slurm's hand only."""
+    record = workspace.folder / "logs" / "test" / stage / f"{name}.error.json"
+    os.kill(json.loads(record.read_text())["process"], signal.SIGSTOP)
