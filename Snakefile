@@ -1,5 +1,6 @@
 # Caloforge: raw calorimeter showers -> trusted fast-simulation models. One file per stage, in the order of work.
 import re
+import sys
 
 from snakemake.utils import min_version
 
@@ -9,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.config import ConfigError
+from pipeline.failures import failures
 from pipeline.plan import Plan
 from pipeline.quarantine import check_quarantine, quarantined
 
@@ -38,6 +40,10 @@ wildcard_constraints:
 
 localrules:
     all,
+
+
+onerror:
+    print(*failures(PLAN), sep="\n", file=sys.stderr)
 
 
 rule all:

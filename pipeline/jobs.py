@@ -47,10 +47,21 @@ class Job:
 
     def record(self, kind: Literal["measured", "error"]) -> Path:
         """Where its cost, or its failure, is recorded."""
+        return self._below_logs(f".{kind}.json")
+
+    @property
+    def log(self) -> Path:
+        """The log of its rule."""
+        path = self._below_logs(".log")
+        if self.stage == "train":  # <run>/model -> <run>, <run>/slice-1 -> <run>-1
+            return path.parent.with_name(f"{path.parent.name}{path.name.removeprefix('model').removeprefix('slice')}")
+        return path
+
+    def _below_logs(self, ending: str) -> Path:
         top, *rest = self.output.with_suffix("").parts
         if top == "data":
             rest[0] = _STAGE_OF_FOLDER[rest[0]]
-        return LOGS.joinpath(*rest[:-1], f"{rest[-1]}.{kind}.json")
+        return LOGS.joinpath(*rest[:-1], f"{rest[-1]}{ending}")
 
     def measured(self) -> dict[str, Any]:
         """What the job cost when it last ended well: wall_seconds, cpu_seconds, peak_mb; empty when unknown."""

@@ -59,8 +59,11 @@ def test_our_jobs_are_those_of_snakemake(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     found = pending([*snakemake_options().split(), "--configfile", "experiment.yaml"])
     theirs = {output for job in found for output in job.outputs if job.rule != "all"}
-    ours = {job.output for job in jobs(Plan.discover(load_config("experiment.yaml")))}
+    every = jobs(Plan.discover(load_config("experiment.yaml")))
+    ours = {job.output for job in every}
     assert ours <= theirs
+    logs = {output: job.log for job in found for output in job.outputs}
+    assert {job.output: job.log for job in every} == {output: logs[output] for output in ours}
     assert {path.with_suffix("") for path in theirs} == {path.with_suffix("") for path in ours} | {
         path.with_suffix("") for path in theirs if path.name.endswith(".h5.json")
     }

@@ -24,10 +24,12 @@ ROOMS = [
     "data",
     "simulation",
     "calorimeter",
+    "site",
     "foundation",
 ]
 FOUNDATION = {
     "config",
+    "failures",
     "jobs",
     "orphans",
     "reasons",

@@ -6,6 +6,8 @@ import nothing heavy at their top: numpy, torch, zarr and the stages wait until 
 
 from pipeline.commands import (
     configuration,
+    devices,
+    doctor,
     download,
     export_dense,
     freeze,
@@ -30,4 +32,6 @@ COMMANDS = (
     freeze,
     prune,
     unlock,
+    devices,
+    doctor,
 )

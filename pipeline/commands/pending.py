@@ -22,11 +22,12 @@ class PendingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Pending:
-    """One job that would run: its rule, its outputs, and Snakemake's reason in its own words."""
+    """One job that would run: its rule, its outputs, Snakemake's reason in its own words, and its log."""
 
     rule: str
     outputs: tuple[Path, ...]
     reason: str
+    log: Path | None = None
 
 
 def pending(arguments: Sequence[str]) -> list[Pending]:
@@ -38,7 +39,7 @@ def pending(arguments: Sequence[str]) -> list[Pending]:
         if done.returncode or not output.exists():
             raise PendingError(f"snakemake --dry-run: {_last_words(done.stdout)}")
         found = json.loads(output.read_text())
-    return [Pending(rule, tuple(map(Path, outputs)), reason) for rule, outputs, reason in found]
+    return [Pending(rule, tuple(map(Path, outs)), reason, Path(*logs[:1])) for rule, outs, reason, logs in found]
 
 
 def _last_words(text: str) -> str:
@@ -53,12 +54,13 @@ class _Events(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.jobs: list[tuple[str, list[str], str]] = []
+        self.jobs: list[tuple[str, list[str], str, list[str]]] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         if "reason" in record.__dict__ and "rule_name" in record.__dict__:
             values = record.__dict__
-            self.jobs.append((str(values["rule_name"]), [str(o) for o in values["output"]], str(values["reason"])))
+            outputs, logs = ([str(path) for path in values[key]] for key in ("output", "log"))
+            self.jobs.append((str(values["rule_name"]), outputs, str(values["reason"]), logs))
         return record.levelno >= logging.ERROR
 
 

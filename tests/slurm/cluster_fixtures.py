@@ -159,7 +159,7 @@ def wait_until(what: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def hold(workspace: Workspace, stage: str, name: str) -> None:
+def hold(workspace: Workspace, job: str) -> None:
     """Stop a running job's process where it is, as a hanging file system would: it ends by Slurm's hand only."""
-    record = workspace.folder / "logs" / "test" / stage / f"{name}.error.json"
+    record = workspace.folder / "logs" / "test" / f"{job}.error.json"
     os.kill(json.loads(record.read_text())["process"], signal.SIGSTOP)

@@ -10,7 +10,6 @@ import copy
 import itertools
 import re
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,7 +80,7 @@ def test_a_job_out_of_memory_is_tried_again_with_more(
 def test_a_job_out_of_time_goes_on_where_it_was(prepared: Workspace, cluster: Cluster) -> None:
     running = started(prepared, MODEL)
     wait_until(lambda: checkpoint(prepared))
-    hold(prepared, "train", "generator")
+    hold(prepared, "train/generator/model")
     (job,) = cluster.jobs(prepared.folder)
     slurm("scontrol", "update", f"jobid={job.number}", "endtime=now")
     finished(prepared, running)
@@ -95,7 +94,7 @@ def test_a_job_out_of_time_goes_on_where_it_was(prepared: Workspace, cluster: Cl
 def test_a_cancelled_run_resumes(prepared: Workspace, cluster: Cluster) -> None:
     running = started(prepared, MODEL)
     wait_until(lambda: checkpoint(prepared))
-    hold(prepared, "train", "generator")
+    hold(prepared, "train/generator/model")
     running.send_signal(signal.SIGINT)
     finished(prepared, running, status=1)
     wait_until(cluster.idle)

@@ -17,7 +17,7 @@ rule generate:
     message:
         "generate {wildcards.sample}"
     shell:
-        "caloforge generate --sample {wildcards.sample} > {log} 2>&1"
+        "caloforge devices {resources.gpu} caloforge generate --sample {wildcards.sample} > {log} 2>&1"
 
 
 rule predict:
@@ -37,4 +37,4 @@ rule predict:
     message:
         "predict with {wildcards.run}"
     shell:
-        "caloforge predict --run {wildcards.run} > {log} 2>&1"
+        "caloforge devices {resources.gpu} caloforge predict --run {wildcards.run} > {log} 2>&1"

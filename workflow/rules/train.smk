@@ -18,7 +18,7 @@ rule train:
     message:
         "train {wildcards.run}"
     shell:
-        "caloforge train --run {wildcards.run} > {log} 2>&1"
+        "caloforge devices {resources.gpu} caloforge train --run {wildcards.run} > {log} 2>&1"
 
 
 rule train_slice:
@@ -38,4 +38,4 @@ rule train_slice:
     message:
         "train {wildcards.run}, slice {wildcards.slice}"
     shell:
-        "caloforge train --run {wildcards.run} --slice {wildcards.slice} > {log} 2>&1"
+        "caloforge devices {resources.gpu} caloforge train --run {wildcards.run} --slice {wildcards.slice} > {log} 2>&1"

@@ -1,0 +1,61 @@
+"""What failed is told with its reason and the command that shows its log, Slurm's own log included."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from workflow_fixtures import REPOSITORY
+
+from pipeline.config import load_config
+from pipeline.failures import failures
+from pipeline.jobs import JOBS, recorded
+from pipeline.plan import Plan
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch) -> Plan:
+    monkeypatch.chdir(tmp_path)
+    return Plan.discover(load_config(REPOSITORY / "config" / "test.yaml"))
+
+
+def fail(plan: Plan, stage: str, reason: str, **about: object) -> None:
+    with pytest.raises(RuntimeError, match=reason), recorded(plan, JOBS[stage](plan, **about)):
+        raise RuntimeError(reason)
+
+
+def test_nothing_failed(plan) -> None:
+    assert failures(plan) == []
+
+
+def test_reason_and_log_of_each_failed_job_in_the_order_of_work(plan) -> None:
+    fail(plan, "train", "no loss", run="generator", slice=1)
+    fail(plan, "ingest", "no cells", dataset="test_siw", part="test_siw_0002")
+    folder = plan.paths.dataset_folder("test_siw")
+    assert failures(plan) == [
+        "failed: ingest test_siw/test_siw_0002: no cells",
+        f"    less logs/ingest/{folder}/test_siw_0002.log",
+        "failed: train generator: no loss",
+        "    less logs/test/train/generator-1.log",
+    ]
+
+
+def test_the_newest_of_slurms_logs_that_names_the_jobs_log(plan) -> None:
+    fail(plan, "train", "killed", run="energy")
+    for number, log in enumerate(("logs/test/train/energy.log", "logs/test/train/energy.log", "logs/other.log"), 1):
+        path = plan.paths.results.parent.parent / ".snakemake" / "slurm_logs" / "rule_train" / f"{number}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"    log: {log} (check log file(s) for error details)\n")
+        os.utime(path, (number, number))
+    assert failures(plan)[1:] == [
+        "    less logs/test/train/energy.log",
+        "    less .snakemake/slurm_logs/rule_train/2.log",
+    ]
+
+
+def test_many_failures_are_counted(plan) -> None:
+    for figure in plan.figures():
+        fail(plan, "figures", "no font", figure=figure)
+    told = failures(plan)
+    assert sum(line.startswith("failed: ") for line in told) == 10
+    assert told[-1] == f"and {len(plan.figures()) - 10} more: caloforge status test"
