@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,36 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
         pass
 
 
+def test_slurm_without_dask_jobqueue_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_jobqueue.slurm", None)
+    with (
+        pytest.raises(ComputeError, match=r"compute\.scheduler: expected dask-jobqueue for slurm, found none; pip"),
+        client_for(ComputeSpec(scheduler="slurm")),
+    ):
+        pass
+
+
+def test_workers_that_slurm_does_not_start_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The queue is full: sbatch takes the jobs and they wait."""
+    for name, line in (("sbatch", "cat $1 >>jobs; echo Submitted batch job 7"), ("scancel", "echo $1 >>cancelled")):
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    slurm = {"partition": "long", "account": "calo", "memory_mb": 3000, "minutes": 90, "wait_minutes": 0.02}
+    with (
+        pytest.raises(ComputeError, match=r"expected a worker from Slurm within 0\.02 min, got none; see `squeue` and"),
+        client_for(ComputeSpec.model_validate({"scheduler": "slurm", "workers": 2, "slurm": slurm})),
+    ):
+        pass
+    submitted = (tmp_path / "jobs").read_text()
+    for words in ("-p long", "-A calo", "--mem=3000M", "-t 01:30:00", "--cpus-per-task=1"):
+        assert submitted.count(f"#SBATCH {words}\n") == 2
+    assert (tmp_path / "cancelled").read_text().split() == ["7", "7"]
+
+
 def test_other_schedulers_are_refused() -> None:
     with pytest.raises(ValidationError, match="should match pattern"):
-        ComputeSpec(scheduler="slurm")
+        ComputeSpec(scheduler="pbs")

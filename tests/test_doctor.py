@@ -20,8 +20,7 @@ SINFO = """\
 cpu|up|1-00:00:00|32|64000|(null)
 gpu|up|2-00:00:00|16+|128000+|gpu:a100:4(S:0-1)
 gpu|up|2-00:00:00|64|256000|gpu:h100:8,nvme:1
-old|down|infinite|8|16000|(null)
-"""
+old|down|infinite|8|16000|(null)"""
 
 
 @pytest.fixture
@@ -182,10 +181,10 @@ def test_memory_against_the_largest_part_and_space_against_what_is_not_ingested(
     del test_config["datasets"]["test_siw"]["simulate"]
     Path("data/raw/test_siw").mkdir(parents=True)
     with open("data/raw/test_siw/a.h5", "wb") as handle:
-        handle.truncate(10**14)
+        handle.truncate(10**13)
     monkeypatch.setattr("pipeline.raw_files.FingerprintCache.__call__", lambda *_: "0", raising=True)
     plan = Plan.discover(load_config(test_config))
-    assert "up to 1e+05 GB may be written; free some" in str(checkup.check_scratch(plan)[0])
+    assert "up to 1e+04 GB may be written; free some" in str(checkup.check_scratch(plan)[0])
     manifest = plan.paths.part("test_siw", "a")
     manifest.parent.mkdir(parents=True)
     given = {"set-resources": {"train": {"mem_mb": "1000 * attempt"}}}

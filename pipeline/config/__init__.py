@@ -1,6 +1,6 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
-from pipeline.config.compute import ComputeSpec
+from pipeline.config.compute import ComputeSpec, SlurmWorkersSpec
 from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
@@ -53,6 +53,7 @@ __all__ = [
     "SamplingSpec",
     "SelectSpec",
     "SimulateSpec",
+    "SlurmWorkersSpec",
     "Spec",
     "SplitSpec",
     "TrainingSpec",

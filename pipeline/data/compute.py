@@ -1,15 +1,16 @@
-"""Where Dask runs: threads of this process, a cluster of processes on this machine, or a scheduler given by address.
+"""Where Dask runs: threads of this process, processes on this machine, jobs of Slurm, or a scheduler given by address.
 
 In: a picklable function and the items to call it with. Out: its results in the items' order, whichever worker was
-first, so that reducing them gives the same bits everywhere. At most `AHEAD` results per worker wait in memory. With
-a scheduler given by address the workers must see the same files and the same version of this package
-(docs.dask.org, "Deploy Dask clusters").
+first, so that reducing them gives the same bits everywhere. At most `AHEAD` results per worker wait in memory. Workers
+on other machines must see the same files and the same version of this package (docs.dask.org, "Deploy Dask clusters";
+jobqueue.dask.org).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,13 @@ from dask import threaded
 from dask.base import compute
 from dask.delayed import delayed
 
-from pipeline.config import ComputeSpec
+from pipeline.config import ComputeSpec, SlurmWorkersSpec
 
 log = logging.getLogger(__name__)
 AHEAD = 2
 CONNECT_SECONDS = 10
+SLURM_WORKERS = 8
+SLURM_LOGS = "logs/dask"
 _MOST_THREADS = 4
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,6 +65,9 @@ def client_for(spec: ComputeSpec, threads: int | None = None) -> Iterator[Worker
     elif spec.scheduler == "distributed":
         with _local_cluster(n, spec.dashboard) as client:
             yield Workers(n, client)
+    elif spec.scheduler == "slurm":
+        with _slurm_cluster(spec.workers or SLURM_WORKERS, spec.slurm, spec.dashboard) as client:
+            yield Workers(spec.workers or SLURM_WORKERS, client)
     else:
         with _connected(spec.scheduler) as client:
             yield Workers(max(1, sum(client.nthreads().values())), client)
@@ -82,6 +88,51 @@ def _local_cluster(n: int, dashboard: bool) -> Iterator[Any]:
     with LocalCluster(n_workers=n, **options) as own, Client(own) as client:  # type: ignore[no-untyped-call]
         if dashboard:
             log.info("Dask: %d processes, dashboard at %s", n, client.dashboard_link)
+        yield client
+
+
+@contextmanager
+def _slurm_cluster(n: int, spec: SlurmWorkersSpec, dashboard: bool) -> Iterator[Any]:
+    """n jobs of one worker with one thread each; work begins with the first that comes, and all end with the block."""
+    try:
+        from dask_jobqueue.slurm import SLURMCluster
+    except ImportError:
+        raise ComputeError(
+            "compute.scheduler: expected dask-jobqueue for slurm, found none; pip install 'caloforge[slurm]', "
+            "or set `scheduler: distributed`"
+        ) from None
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    minutes = f"{spec.minutes // 60:02d}:{spec.minutes % 60:02d}:00"
+    with (
+        SLURMCluster(
+            n_workers=n,
+            cores=1,
+            processes=1,
+            memory=f"{spec.memory_mb}MB",
+            job_mem=f"{spec.memory_mb}M",
+            walltime=minutes,
+            queue=spec.partition,
+            account=spec.account,
+            interface=spec.interface,
+            nanny=False,
+            python=sys.executable,
+            job_name="caloforge-dask",
+            job_script_prologue=["export OMP_NUM_THREADS=1"],
+            log_directory=SLURM_LOGS,
+            scheduler_options={"dashboard": dashboard, "dashboard_address": ":0"},
+        ) as own,
+        Client(own) as client,  # type: ignore[no-untyped-call]
+    ):
+        try:
+            client.wait_for_workers(1, timeout=60 * spec.wait_minutes)
+        except TimeoutError:
+            raise ComputeError(
+                f"compute.scheduler: expected a worker from Slurm within {spec.wait_minutes:g} min, got none; see "
+                f"`squeue` and {SLURM_LOGS}, raise compute.slurm.wait_minutes, or set `scheduler: threads`"
+            ) from None
+        log.info("Dask: up to %d jobs of Slurm, dashboard at %s", n, client.dashboard_link)
         yield client
 
 

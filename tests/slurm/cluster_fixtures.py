@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workflow_fixtures import REPOSITORY, Workspace, environment
 
-SECONDS = 400
+SECONDS = 900
 QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 RECORD = REPOSITORY / "logs" / "slurm-tests.json"
 
