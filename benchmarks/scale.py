@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from measure import Case, Cost, Row, cost, gain, median, row, write
+from peak import MARK
 from scale_experiment import CONFIG, RAW_GB, add_raw_file, bare, build, environment, ours
 
 FILES = (100, 1000, 10000)
 REPETITIONS = 1
 ONE_MORE = "one_more"
+BATCH = 32
 
 
 def rows_of(n: int, repetitions: int) -> list[Row]:
@@ -37,8 +39,8 @@ def rows_of(n: int, repetitions: int) -> list[Row]:
 
     mine, theirs = _in_turn(
         [
-            lambda: run(folder, snakemake_words([*ours(), "--dry-run"])),
-            lambda: run(folder / "bare", snakemake_words([*bare(n), "--dry-run"])),
+            lambda: run(folder, dry_run(ours())),
+            lambda: run(folder / "bare", dry_run(bare(n))),
         ],
         repetitions,
     )
@@ -50,7 +52,7 @@ def rows_of(n: int, repetitions: int) -> list[Row]:
         row("up_to_date_vs_bare_cpu", gain(mine, theirs, "cpu_s"), "x", "up_to_date_bare", workload, repetitions),
         *rows("up_to_date", mine),
         *rows("up_to_date_bare", theirs),
-        *rows("status", [run(folder, [sys.executable, "-m", "pipeline", "status", "--config", CONFIG])]),
+        *rows("status", [run(folder, ["pipeline", "status", "--config", CONFIG])]),
         *rows("merge", [cost(Case(merge, (str(folder),)))]),
         *rows("training_start", [cost(Case(start_training, (str(folder),)))]),
     ]
@@ -64,13 +66,14 @@ def _in_turn(cases: Sequence[Callable[[], Cost]], repetitions: int) -> list[list
     return [list(costs) for costs in zip(*rounds, strict=True)]
 
 
-def snakemake_words(arguments: Sequence[str]) -> list[str]:
-    """The command line of Snakemake."""
-    return [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
+def dry_run(arguments: Sequence[str]) -> list[str]:
+    """The words of a dry run of Snakemake."""
+    return ["snakemake", *arguments, "--dry-run", "--cores", "2"]
 
 
-def run(folder: Path, words: Sequence[str]) -> Cost:
-    """A command in a process of its own: its cost, its own peak memory, and what it printed."""
+def run(folder: Path, module: Sequence[str]) -> Cost:
+    """A module with its arguments in a process of its own: its cost, its own peak memory, and what it printed."""
+    words = [sys.executable, str(Path(__file__).with_name("peak.py")), *module]
     wall = time.monotonic()
     with subprocess.Popen(
         words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -81,14 +84,15 @@ def run(folder: Path, words: Sequence[str]) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{printed[-2000:]}")
-    return Cost(time.monotonic() - wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3, printed)
+    printed, _, peak_kb = printed.rpartition(MARK)
+    return Cost(time.monotonic() - wall, usage.ru_utime + usage.ru_stime, int(peak_kb) / 1e3, printed)
 
 
 def _one_more(folder: Path) -> tuple[Cost, int]:
     """A dry run after one more file came, and how many jobs it has; the file goes again."""
     path = add_raw_file(folder, ONE_MORE)
     try:
-        found = run(folder, snakemake_words([*ours(), "--dry-run", "--quiet", "rules"]))
+        found = run(folder, dry_run([*ours(), "--quiet", "rules"]))
     finally:
         path.unlink()
     table = found.result.partition("Job stats:")[2].partition("\n\n")[0]
@@ -105,7 +109,7 @@ def merge(folder: str) -> None:
 
 
 def start_training(folder: str) -> int:
-    """All that a training does before its first step: plan, parts, choice of showers, loaders; returns the showers."""
+    """All that a training does before its first step, streaming; returns the number of its showers."""
     from pipeline.data.transforms import Transform
     from pipeline.provenance import read_json
     from pipeline.training.datasets import training_loader, validation_loader
@@ -126,6 +130,7 @@ def start_training(folder: str) -> int:
     fitted = [Transform.from_state(read_json(transform))]
     loader = training_loader(request, fitted)
     validation_loader(request, fitted)
+    loader.training_batch(0, BATCH)
     return len(loader)
 
 

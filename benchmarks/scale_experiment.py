@@ -31,6 +31,7 @@ from pipeline.provenance import write_json
 REPOSITORY = Path(__file__).resolve().parent.parent
 RAW_BYTES = 100_000_000
 RAW_GB = RAW_BYTES / 1e9
+MEMORY_GB = 1.0  # of a streaming training
 CONFIG = "experiment.yaml"
 FINAL = {"representation": "train/representation.json", "generator": "train/generator.json"}
 
@@ -48,7 +49,10 @@ def build(n: int) -> Path:
     before = os.getcwd()
     os.chdir(folder)
     try:
-        Path(CONFIG).write_text(yaml.safe_dump(experiment("scale", "raw/*.h5"), sort_keys=False))
+        content = experiment("scale", "raw/*.h5")
+        for training in content["runs"].values():
+            training["training"] |= {"loading": "stream", "memory_gb": MEMORY_GB}
+        Path(CONFIG).write_text(yaml.safe_dump(content, sort_keys=False))
         first = Plan.discover(load_config(CONFIG))
         manifests = (stages.ingest(first, "siw", names[0]), stages.preprocess(first, "siw", names[0], "log"))
         for i in range(1, n):
@@ -96,7 +100,7 @@ def _repeat(manifest: Path, name: str, i: int) -> None:
         if member.name == "shower_hash":
             shutil.copytree(member, store / member.name)
         else:
-            (store / member.name).symlink_to(member)
+            (store / member.name).symlink_to(member.absolute())
     hashes = np.random.default_rng(i).integers(0, 1 << 64, content["n_showers"], dtype=np.uint64)
     zarr.open_array(store / "shower_hash", mode="r+")[:] = hashes
     write_json(manifest.with_name(f"{name}.json"), content)

@@ -118,8 +118,8 @@ def command(workspace: Workspace, *arguments: str) -> list[str]:
     """`snakemake --profile slurm`, with quick polling."""
     words = workspace.command(*arguments)
     cores = words.index("--cores")
-    del words[cores : cores + 2]
-    return [*words, "--profile", "slurm", *QUICK]
+    words[cores : cores + 2] = ["--profile", "slurm", *QUICK]
+    return words
 
 
 def started(workspace: Workspace, *arguments: str) -> subprocess.Popen[bytes]:
