@@ -1,6 +1,5 @@
 # Caloforge: raw calorimeter showers -> trusted fast-simulation models. One file per stage, in the order of work.
 import re
-import sys
 
 from snakemake.utils import min_version
 
@@ -42,10 +41,6 @@ localrules:
     all,
 
 
-onerror:
-    print(*failures(PLAN), sep="\n", file=sys.stderr)
-
-
 rule all:
     default_target: True
     input:
@@ -55,6 +50,11 @@ rule all:
 onsuccess:
     for file in quarantined(PLAN):
         logger.warning(f"in quarantine, and left out: {file['reason']}")
+
+
+onerror:
+    for line in failures(PLAN):
+        logger.error(line)
 
 
 include: "workflow/rules/simulate.smk"

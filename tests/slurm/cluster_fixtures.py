@@ -151,11 +151,12 @@ def submit(workspace: Workspace, *arguments: str, status: int = 0) -> str:
     return finished(workspace, started(workspace, *arguments), status)
 
 
-def wait_until(what: Callable[[], object], seconds: float = 120) -> None:
-    """Poll until the function is true."""
+def wait_until(what: Callable[[], object], running: subprocess.Popen[bytes] | None = None, seconds: int = 300) -> None:
+    """Poll until the function is true, while the process runs."""
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, f"gave up waiting after {seconds} s"
+        assert running is None or running.poll() is None, f"{running} ended before"
         time.sleep(0.2)
 
 

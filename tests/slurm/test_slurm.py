@@ -67,19 +67,27 @@ def test_the_whole_workflow_and_its_placement(
     assert workspace.jobs() == {}
 
 
-def test_a_job_out_of_memory_is_tried_again_with_more(
+def test_a_job_out_of_memory_names_its_logs_and_is_tried_again_with_more(
     workspace: Workspace, cluster: Cluster, test_content: dict[str, Any]
 ) -> None:
     workspace.configure(data_only(test_content))
-    submit(workspace, "--until", "simulate", "--set-resources", "simulate:mem_mb=60 + 940 * (attempt - 1)")
-    asked = [(job.mem_mb, job.state) for job in cluster.jobs(workspace.folder)]
+    more = "simulate:mem_mb=60 + 940 * (attempt - 1)"
+    told = submit(workspace, "--until", "simulate", "--retries", "0", "--set-resources", more, status=1)
+    assert "failed: simulate test_siw/test_siw_0001: " in told
+    for log in re.findall(r"^ +less (\S+)", told, re.M):
+        assert (workspace.folder / log).exists()
+    assert "    less logs/simulate/test_siw/test_siw_0001.log\n    less .snakemake/slurm_logs/rule_simulate/" in told
+
+    tried = len(cluster.jobs(workspace.folder))
+    submit(workspace, "--until", "simulate", "--set-resources", more)
+    asked = [(job.mem_mb, job.state) for job in cluster.jobs(workspace.folder)[tried:]]
     assert {memory for memory, state in asked if state != "COMPLETED"} == {60}
     assert [memory for memory, state in asked if state == "COMPLETED"] == [1000] * 3
 
 
 def test_a_job_out_of_time_goes_on_where_it_was(prepared: Workspace, cluster: Cluster) -> None:
     running = started(prepared, MODEL)
-    wait_until(lambda: checkpoint(prepared))
+    wait_until(lambda: checkpoint(prepared), running)
     hold(prepared, "train/generator/model")
     (job,) = cluster.jobs(prepared.folder)
     slurm("scontrol", "update", f"jobid={job.number}", "endtime=now")
@@ -93,7 +101,7 @@ def test_a_job_out_of_time_goes_on_where_it_was(prepared: Workspace, cluster: Cl
 
 def test_a_cancelled_run_resumes(prepared: Workspace, cluster: Cluster) -> None:
     running = started(prepared, MODEL)
-    wait_until(lambda: checkpoint(prepared))
+    wait_until(lambda: checkpoint(prepared), running)
     hold(prepared, "train/generator/model")
     running.send_signal(signal.SIGINT)
     finished(prepared, running, status=1)
@@ -111,8 +119,7 @@ def test_a_drained_node_delays_and_loses_nothing(
     cluster.set_node("drain")
     try:
         running = started(workspace, "--until", "simulate")
-        wait_until(lambda: any(job.state == "PENDING" for job in cluster.jobs(workspace.folder)))
-        assert running.poll() is None
+        wait_until(lambda: any(job.state == "PENDING" for job in cluster.jobs(workspace.folder)), running)
     finally:
         cluster.set_node("resume")
     finished(workspace, running)
