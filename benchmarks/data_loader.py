@@ -6,8 +6,9 @@ is measured in a fresh process.
 - `per_shower`: torch's DataLoader, shuffled, one index at a time, on Zarr with one shower per chunk;
 - `dense_shards`: chunk-shuffled Zarr (zstd 1, chunks of 16 showers, shards of 320): whole shards in random order,
   read at once, showers shuffled over a buffer of four;
-- `memory`: our loader with all showers in memory, beside a memcpy of batches of the same size between buffers that
-  are there already, in turn in one process; `first_pass`: reading them into memory and one pass;
+- `memory`: our loader with all showers in memory, dense as they fit, and `hits`: as hits, both beside a memcpy of
+  batches of the same size between buffers that are there already, in turn in one process; `first_pass`: reading them
+  into memory, dense, and one pass;
 - `stream`: our loader with windows of a quarter of the data.
 Ours also give hit masks and layer energies. Rows compare seconds per shower, what comes before the first shower left
 out but for `first_pass`.
@@ -132,26 +133,30 @@ def run_dense_shards(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def run_memory(folder: Path) -> dict[str, tuple[float, float]]:
-    """The loader in memory and memcpy, in turn."""
+    """The loader in memory, dense and as hits, and memcpy, in turn."""
     wall, cpu = time.monotonic(), cpu_seconds()
-    loader = Loader([stored(folder).in_memory()], 1)
+    loader = Loader([stored(folder).in_memory(dense=True)], 1)
     into, n = Buffers.empty(BATCH, loader.shape), len(loader)
     for samples in range(0, n - BATCH + 1, BATCH):
         loader.training_batch(samples, BATCH, into=into)
     passed = n // BATCH * BATCH
     first_pass = (time.monotonic() - wall) / passed, (cpu_seconds() - cpu) / passed
+    of_hits = Loader([stored(folder).in_memory()], 1)
     batches = [loader.training_batch(i * BATCH, BATCH).values.numpy() for i in range(4)]
     values = into.values.numpy()
 
     def load(i: int) -> None:
         loader.training_batch(i * BATCH, BATCH, into=into)
 
+    def load_hits(i: int) -> None:
+        of_hits.training_batch(i * BATCH, BATCH, into=into)
+
     def copy(i: int) -> None:
         np.copyto(values, batches[i % len(batches)])
 
-    found: dict[str, list[tuple[float, float]]] = {"memory": [], "memcpy": []}
+    found: dict[str, list[tuple[float, float]]] = {"memory": [], "hits": [], "memcpy": []}
     for _ in range(TURNS):
-        for name, work in (("memory", load), ("memcpy", copy)):
+        for name, work in (("memory", load), ("hits", load_hits), ("memcpy", copy)):
             found[name].append(timed(lambda work=work: _for_a_while(work)))
     medians = {name: tuple(np.median(pairs, axis=0).tolist()) for name, pairs in found.items()}
     return {**medians, "first_pass": first_pass}  # type: ignore[dict-item]
@@ -188,6 +193,7 @@ RATIOS = [
     ("loader_vs_per_shower", "per_shower", "memory", "torch DataLoader, one index at a time, shower-chunked Zarr"),
     ("loader_vs_dense_shards", "dense_shards", "memory", "chunk-shuffled dense Zarr shards"),
     ("loader_vs_memcpy", "memcpy", "memory", "memcpy of a batch"),
+    ("loader_hits_vs_memcpy", "memcpy", "hits", "memcpy of a batch"),
     ("loader_first_pass_vs_per_shower", "per_shower", "first_pass", "torch DataLoader, shower-chunked Zarr"),
     ("loader_first_pass_vs_dense_shards", "dense_shards", "first_pass", "chunk-shuffled dense Zarr shards"),
     ("loader_stream_vs_per_shower", "per_shower", "stream", "torch DataLoader, shower-chunked Zarr"),

@@ -182,7 +182,7 @@ def test_a_batch_larger_than_a_pass_goes_on_with_the_next(toy):
 def test_batches_of_two_data_sets_keep_the_order(toy):
     store, prefix = sources(toy)
     loader = Loader([store, prefix], seed=0)
-    n = len(store.showers)
+    n = len(store)
     batch = loader.batch(np.array([n + 2, 1, n, 2]))
     assert batch.conditions.domain.tolist() == [1, 0, 1, 0]
     assert torch.allclose(batch.values[0], batch.values[3], atol=1e-5)

@@ -12,11 +12,13 @@ import torch
 from test_loading import TURNS, same
 from training_fixtures import CONTENT, TRAINING, ToyExperiment, make_toy_experiment
 
+from pipeline.config import AugmentSpec
 from pipeline.data.store import Part, training_rows, training_set
 from pipeline.data.transforms import Transform
 from pipeline.provenance import read_json
 from pipeline.training.batches import Batch
 from pipeline.training.datasets import training_loader
+from pipeline.training.dense_source import DenseSource
 from pipeline.training.loading import Loader
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.request import fitted_transforms
@@ -63,6 +65,28 @@ def test_showers_read_in_pieces_are_those_read_at_once(toy, from_prefix, monkeyp
     assert isinstance(read, ReadySource if from_prefix else StoreSource)
     assert same(*(Loader([source], 4).training_batch(0, 64) for source in (read, whole)))
     assert np.array_equal(read.showers.theta, whole.showers.theta)
+
+
+@pytest.mark.parametrize("augment", [AugmentSpec(), TURNS])
+def test_dense_in_memory_gives_the_same_batches(toy, augment, monkeypatch):
+    monkeypatch.setattr("pipeline.training.stored.StoredShowers.pieces", lambda own: own.stream.pieces(7))
+    own = stored(toy)
+    loaders = [Loader([own.in_memory(dense)], 4, augment) for dense in (False, True)]
+    assert isinstance(loaders[1].sources[0], DenseSource)
+    for samples in (0, 64):
+        assert same(*(loader.training_batch(samples, 64) for loader in loaders))
+
+
+def test_dense_showers_among_those_of_other_data_sets_are_the_same(toy):
+    own = stored(toy)
+    hits, dense = own.in_memory(), own.in_memory(dense=True)
+    assert same(*(Loader([hits, source, hits], 4).training_batch(0, 96) for source in (hits, dense)))
+
+
+def test_dense_needs_no_more_than_it_says(toy):
+    own = stored(toy)
+    held = sum(tensor.nbytes for tensor in vars(own.in_memory(dense=True).held).values())
+    assert held <= own.dense_bytes <= 1.1 * held
 
 
 def test_the_budget_counts_what_a_source_holds(toy):

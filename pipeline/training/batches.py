@@ -18,6 +18,8 @@ from torch import Tensor
 from pipeline.config import AugmentSpec
 from pipeline.models.conditions import Conditions
 
+_NUMPY = {torch.float32: np.float32, torch.bool: np.bool_, torch.int64: np.int64}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -83,7 +85,9 @@ class Buffers:
         """Memory for n showers of (r, phi, z) cells, page-locked where a GPU is to copy from it."""
 
         def tensor(dtype: torch.dtype, *sizes: int) -> Tensor:
-            return torch.empty(n, *sizes, dtype=dtype, pin_memory=pinned)
+            if pinned:
+                return torch.empty(n, *sizes, dtype=dtype, pin_memory=True)
+            return torch.from_numpy(np.empty((n, *sizes), _NUMPY[dtype]))  # NumPy asks for huge pages
 
         real = torch.float32
         return cls(

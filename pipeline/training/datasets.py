@@ -2,8 +2,8 @@
 
 In: parts, the same parts behind the recipe's prefix, and the fitted transforms. Out: a loader in memory, or one that
 streams. Which of them depends on the configuration and on the number of hits, never on the machine, for they give
-the showers in another order. Showers come from the prefix where the random symmetries commute with the recipe,
-otherwise from the raw parts.
+the showers in another order; dense or as hits, they are the same in memory. Showers come from the prefix where the
+random symmetries commute with the recipe, otherwise from the raw parts.
 """
 
 from __future__ import annotations
@@ -34,18 +34,20 @@ def training_loader(request: TrainRequest, transforms: Sequence[Transform]) -> B
     """The training split: in memory if `training.loading` and `training.memory_gb` say so, else streamed."""
     spec, seed = request.spec.training, request.spec.seed + 1000 * request.config.seed
     stored = [stored_showers(request, name, t) for name, t in zip(request.spec.data, transforms, strict=True)]
+    turned = spec.augment.rotate_phi or spec.augment.reflect_phi
     needed, budget = total_bytes(stored), spec.memory_gb * 1e9
     in_memory = spec.loading == "memory" or (spec.loading == "auto" and needed <= budget)
+    dense = all(own.from_prefix or not turned for own in stored) and sum(own.dense_bytes for own in stored) <= budget
     log.info(
         "%s: %d showers, %.3g GB of a budget of %.3g GB: %s",
         request.run,
         sum(len(own) for own in stored),
         needed / 1e9,
         spec.memory_gb,
-        "in memory" if in_memory else "streamed",
+        ("in memory, dense" if dense else "in memory, as hits") if in_memory else "streamed",
     )
     if in_memory:
-        return Loader([own.in_memory() for own in stored], seed, spec.augment)
+        return Loader([own.in_memory(dense) for own in stored], seed, spec.augment)
     return StreamLoader(stored, seed, spec.augment, memory_gb=spec.memory_gb)
 
 

@@ -68,7 +68,7 @@ class Loader:
 
     @cached_property
     def _first(self) -> NDArray[np.int64]:
-        return np.cumsum([0] + [len(source.showers) for source in self.sources])
+        return np.cumsum([0] + [len(source) for source in self.sources])
 
     def rows(self, samples: int, batch_size: int) -> NDArray[np.int64]:
         """The showers that follow after `samples` have been seen: one pass after another, each in its own order."""
@@ -101,7 +101,7 @@ class Loader:
         """Rank's slice of the batch after `samples`; a function of (seed, samples) alone."""
         rows, own = self.rows(samples, batch_size), share(batch_size, rank, world)
         which = np.searchsorted(self._first, rows, side="right") - 1
-        n_phi = [source.showers.mesh.n_phi for source in self.sources]
+        n_phi = [source.mesh.n_phi for source in self.sources]
         turns = draw_turns(self.augment, which, n_phi, self.seed, samples)
         return self.batch(rows[own], turns and turns.take(own), into)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,12 @@ _HIT = np.True_
 class Source(Protocol):
     """Showers that can be written into a batch, in any order."""
 
+    def __len__(self) -> int:
+        """How many."""
+
     @property
-    def showers(self) -> RaggedShowers:
-        """All of them; what their values mean depends on the source."""
+    def mesh(self) -> CylinderMesh:
+        """The mesh whose cells are turned: the raw one, or the network's where the recipe commutes with that."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -41,6 +44,9 @@ class Source(Protocol):
 
     def write(self, rows: Rows, places: Rows, turns: Turns | None, into: Buffers) -> None:
         """Write the showers at `rows` to `places` of a batch, turned where `turns` are given (one per row)."""
+
+
+RaggedSource = Union["ReadySource", "StoreSource", "PrefixSource"]  # those that hold hits, in `showers`
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,14 @@ class ReadySource:
         layer_energy = np.concatenate([np.zeros((0, n_z), np.float32), *energies])
         return cls(replace(showers, energy=values), layer_energy, empty.reshape(transform.mesh.shape), distinct)
 
+    def __len__(self) -> int:
+        return len(self.showers)
+
+    @property
+    def mesh(self) -> CylinderMesh:
+        """Of the hits."""
+        return self.showers.mesh
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Cells (r, phi, z) in network space."""
@@ -114,6 +128,14 @@ class StoreSource:
 
     showers: RaggedShowers
     transform: Transform
+
+    def __len__(self) -> int:
+        return len(self.showers)
+
+    @property
+    def mesh(self) -> CylinderMesh:
+        """Of the hits."""
+        return self.showers.mesh
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -165,6 +187,14 @@ class PrefixSource:
     showers: RaggedShowers
     fill: float
     transform: Transform
+
+    def __len__(self) -> int:
+        return len(self.showers)
+
+    @property
+    def mesh(self) -> CylinderMesh:
+        """Of the hits."""
+        return self.showers.mesh
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -20,7 +20,9 @@ from pipeline.calorimeter.showers import index_dtype
 from pipeline.data.store import Choice, Part
 from pipeline.data.stream import Piece, ShowerStream
 from pipeline.data.transforms import Transform
-from pipeline.training.sources import ReadySource, Source, StoreSource, prefix_source
+from pipeline.training.batches import Buffers
+from pipeline.training.dense_source import BYTES_PER_CELL, DenseSource
+from pipeline.training.sources import RaggedSource, ReadySource, Source, StoreSource, prefix_source
 
 PIECE_BYTES = 1 << 23  # several compressed chunks of a part, for those at its ends are read in vain
 
@@ -61,18 +63,34 @@ class StoredShowers:
         """What is read together, about `n_bytes` of memory each."""
         return self.stream.pieces(max(1, int(n_bytes / self.n_bytes.mean())))
 
-    def source(self, showers: RaggedShowers) -> Source:
+    def source(self, showers: RaggedShowers) -> RaggedSource:
         """Some of the showers, ready to be written into batches."""
         if self.from_prefix:
             return prefix_source(showers, self.parts[0].fill, self.transform)
         return StoreSource(showers, self.transform)
 
-    def read(self, piece: Piece) -> Source:
+    def read(self, piece: Piece) -> RaggedSource:
         """The showers of a piece."""
         return self.source(self.stream.block(piece))
 
-    def in_memory(self) -> Source:
-        """All showers, in the order of the choice."""
+    @property
+    def dense_bytes(self) -> int:
+        """Memory of all showers as `DenseSource` holds them."""
+        mesh = self.transform.mesh
+        return len(self) * (BYTES_PER_CELL * mesh.n_cells + 4 * mesh.n_z + 64)
+
+    def in_memory(self, dense: bool = False) -> Source:
+        """All showers, in the order of the choice; `dense` only for showers of the prefix."""
+        return self._dense() if dense else self._ragged()
+
+    def _dense(self) -> DenseSource:
+        held = Buffers.empty(len(self), self.transform.mesh.shape)
+        for piece in self.pieces():
+            source = self.read(piece)
+            source.write(np.arange(len(source)), piece.places, None, held)
+        return DenseSource(held, self.transform.mesh)
+
+    def _ragged(self) -> Source:
         offsets = np.concatenate([[0], np.cumsum(self.n_hits)])
         cell = np.empty(offsets[-1], dtype=index_dtype(self.stream.mesh))
         energy = np.empty(offsets[-1], dtype=np.float32)
