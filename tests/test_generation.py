@@ -18,7 +18,6 @@ from pipeline.generation.model import GenerationError, GenerativeModel
 from pipeline.generation.noise import ShowerNoise
 from pipeline.generation.predict import PredictionError, predict
 from pipeline.generation.rescale import rescale_layers
-from pipeline.generation.samplers import heun, noise_levels
 from pipeline.provenance import read_json
 from pipeline.training.trainer import train
 
@@ -41,38 +40,6 @@ def models(toy, tmp_path_factory):
 def showers_of(path) -> np.ndarray:
     with h5py.File(path) as handle:
         return handle["showers"][:]
-
-
-# ------------------------------------------------------------------------------------ samplers
-
-
-def test_heun_with_a_gaussian_denoiser_gives_that_gaussian():
-    """For data N(m, s^2) the ideal denoiser is (s^2 x + sigma^2 m) / (s^2 + sigma^2)."""
-    mean, spread = 1.5, 0.4
-
-    def denoiser(x, sigma):
-        return (spread**2 * x + sigma[:, None] ** 2 * mean) / (spread**2 + sigma[:, None] ** 2)
-
-    noise = torch.randn(20000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    made = heun(denoiser, 80 * noise, [*noise_levels(60, 80.0, 1e-3, 7.0), 0.0])
-    exact = mean + spread * noise + (spread / 80**2) * 0  # the flow maps quantiles to quantiles
-    assert torch.allclose(made, exact, atol=0.03)
-    assert made.mean() == pytest.approx(mean, abs=0.02) and made.std() == pytest.approx(spread, rel=0.02)
-
-
-def test_heun_is_of_second_order():
-    def error(steps):
-        levels = noise_levels(steps, 4.0, 0.5, 4.0)
-        made = heun(lambda x, sigma: x / (1 + sigma[:, None] ** 2), torch.ones(1, 1, dtype=torch.float64), levels)
-        return abs(made.item() - (1.25 / 17) ** 0.5)  # dx/dsigma = x sigma / (1 + sigma^2)
-
-    assert error(10) / error(20) == pytest.approx(4, rel=0.25)
-
-
-def test_noise_levels_run_from_high_to_low():
-    levels = noise_levels(8, 20.0, 1.0, 4.0)
-    assert levels[0] == pytest.approx(20) and levels[-1] == pytest.approx(1) and len(levels) == 9
-    assert np.allclose(np.diff(np.array(levels) ** 0.25), np.diff(np.array(levels) ** 0.25)[0])
 
 
 # ------------------------------------------------------------------------------------- rescale

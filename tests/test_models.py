@@ -124,6 +124,37 @@ def test_an_untrained_generator_knows_hit_rates_and_means():
     assert network.denoised(torch.randn(1, *SHAPE), torch.ones(1), own).mean() == pytest.approx(expected, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"norm": "rms", "qk_norm": True, "perceptron": "swiglu"},
+        {"modulation": "adaln"},
+        {"output": "pixels", "formulation": "ddpm", "target": "v"},
+        {"output": "pixels", "formulation": "flow", "target": "eps"},
+    ],
+    ids=lambda c: "-".join(str(v) for v in c.values()),
+)
+def test_every_choice_of_a_diffusion_makes_finite_showers_and_gradients(choice):
+    network = build_network(architecture(DIFFUSION.model_copy(update=choice))).showers
+    with torch.enable_grad():
+        torch.nn.init.normal_(network.out.weight, std=0.1)
+        x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+        made = network.denoised(x, torch.tensor([0.5, 1.0, 20.0]), conditions(3))
+        made.square().mean().backward()
+    assert made.shape == x.shape and torch.isfinite(made).all()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    assert network.embed.weight.grad.abs().sum() > 0
+
+
+def test_dropped_showers_do_not_see_their_conditions():
+    network = build_network(architecture(DIFFUSION.model_copy(update={"condition_dropout": 0.1}))).showers
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(weight.numel()))
+    x, sigma, dropped = torch.randn(2, *SHAPE), torch.ones(2), torch.tensor([True, False])
+    one, other = (network(x, sigma.log(), conditions(2, seed), dropped) for seed in (1, 2))
+    assert torch.equal(one[0], other[0]) and not torch.allclose(one[1], other[1])
+
+
 def test_layer_energies_and_features_are_inverse():
     network = build_network(architecture(DIFFUSION)).energies
     own = conditions(64)

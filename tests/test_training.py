@@ -25,7 +25,7 @@ from pipeline.training.checkpoint import CheckpointError, load_model
 from pipeline.training.datasets import training_loader
 from pipeline.training.fitting import fit_buffers
 from pipeline.training.interruption import TrainingInterrupted
-from pipeline.training.objectives import LOSSES, gaussian_nll, hit_nll, log_uniform, masked_error, total
+from pipeline.training.objectives import LOSSES, gaussian_nll, hit_nll, masked_error, total
 from pipeline.training.request import TrainingError, TrainRequest, architecture_of, fitted_transforms
 from pipeline.training.trainer import learning_rate, train
 
@@ -67,12 +67,6 @@ def test_reconstruction_counts_hidden_tokens_only():
     prediction, target = torch.randn(2, 2, 4, 3).unbind()
     hidden = torch.tensor([[True, False, False, True], [False, False, True, False]])
     assert torch.allclose(masked_error(prediction, target, hidden), (prediction - target)[hidden].square().mean())
-
-
-def test_noise_levels_are_uniform_in_log():
-    sigma = log_uniform(1000, 0.5, 8.0, torch.Generator().manual_seed(0))
-    assert sigma.min() >= 0.5 and sigma.max() <= 8
-    assert sigma.log2().histc(4, -1, 3).std() < 3
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero(toy):

@@ -155,6 +155,7 @@ class ToyExperiment:
             prefix={"toy": self.prefix},
             transforms={"toy": self.transform},
             parent=where / parent / "model.json" if parent else None,
+            model_parents={role: where / r / "model.json" for role, r in config.model_of(run).parents.items()},
             manifest=where / run / "model.json",
             folder=where / run,
             slice_index=part[0],

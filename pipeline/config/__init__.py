@@ -5,7 +5,7 @@ from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpe
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
-from pipeline.config.generators import DiffusionSpec, GeneratorSpec, LayerEnergiesSpec, ModelSpec
+from pipeline.config.generators import ConsistencySpec, DiffusionSpec, GeneratorSpec, LayerEnergiesSpec, ModelSpec
 from pipeline.config.recipes import LABELS, RecipeSpec
 from pipeline.config.runs import (
     AugmentSpec,
@@ -32,6 +32,7 @@ __all__ = [
     "ComputeSpec",
     "Config",
     "ConfigError",
+    "ConsistencySpec",
     "DatasetSpec",
     "DetectorSpec",
     "DiffusionSpec",

@@ -230,6 +230,12 @@ class Config(Spec):
             model = self.model_of(name)
             for cells in meshes:
                 errors += [f"runs.{name}.model.{error}" for error in model.errors_on(cells)]
+            for role, parent in model.parents.items():
+                if (found := self.model_of(parent).name) not in model.parent_models[role]:
+                    errors.append(
+                        f"runs.{name}.model.{role}: expected a run of a {' or a '.join(model.parent_models[role])}, "
+                        f"got '{parent}' of a {found}"
+                    )
             if run.head:
                 errors += self._leaks(name, run.head.predict)
         return errors
@@ -266,6 +272,11 @@ class Config(Spec):
                 continue
             if not isinstance(self.model_of(sample.run), GeneratorSpec) or self.runs[sample.run].head:
                 errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
+            if sample.guidance != 1 and not getattr(self.model_of(sample.run), "condition_dropout", 0):
+                errors.append(
+                    f"samples.{name}.guidance: expected 1 for a run without condition_dropout, got "
+                    f"{sample.guidance:g}; train with runs.{sample.run}.model.condition_dropout"
+                )
             if self.evaluation and self.evaluation.reference not in self.runs[sample.run].data:
                 errors.append(
                     f"samples.{name}.run: expected a run trained on evaluation.reference "

@@ -6,9 +6,9 @@ energies first. A spec that needs other runs' models names them in `parents`: ea
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.detectors import Cells
 from pipeline.config.spec import Spec
@@ -20,6 +20,8 @@ class ModelSpec(Spec):
     """Any network."""
 
     needs_standardised: ClassVar[bool] = False
+    parent_models: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """For each role in `parents` the names of the models that can play it."""
 
     name: str
 
@@ -70,7 +72,50 @@ class DiffusionSpec(GeneratorSpec):
     mlp_ratio: PositiveFloat = 3.0
     output: Literal["probabilistic", "pixels"] = Field(
         "probabilistic",
-        description="per cell hit probability, mean and width of the log energy; or plain EDM pixels",
+        description="per cell hit probability, mean and width of the log energy; or plain pixels",
     )
+    formulation: Literal["edm", "ddpm", "flow"] = Field("edm", description="of pixels: EDM, DDPM or flow matching")
+    target: Literal["x", "eps", "v"] = Field(
+        "x", description="what the network gives: clean shower, noise or velocity (ddpm, flow; edm has its own)"
+    )
+    schedule: Literal["linear", "cosine"] = Field("cosine", description="noise levels that ddpm is trained at")
     sigma_min: PositiveFloat = 0.4
     sigma_max: PositiveFloat = 20.0
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of showers trained without conditions, for classifier-free guidance"
+    )
+    modulation: Literal["adaln_zero", "adaln"] = Field(
+        "adaln_zero", description="conditions shift and scale the norms, and gate the branches, zero at the start"
+    )
+    norm: Literal["layer", "rms"] = "layer"
+    qk_norm: bool = Field(False, description="normalise queries and keys")
+    perceptron: Literal["gelu", "swiglu"] = "gelu"
+
+    @model_validator(mode="after")
+    def _pixels(self) -> DiffusionSpec:
+        if self.output == "probabilistic" and self.formulation != "edm":
+            raise ValueError(
+                f"formulation: expected edm with output 'probabilistic', which is trained by its likelihood, got "
+                f"'{self.formulation}'; set output: pixels"
+            )
+        return self
+
+
+class ConsistencySpec(GeneratorSpec):
+    """A model that a diffusion is distilled into: showers in one step or a few, with the teacher's layer energies."""
+
+    parent_models: ClassVar[dict[str, tuple[str, ...]]] = {"teacher": ("diffusion",)}
+
+    name: Literal["consistency"] = "consistency"
+    teacher: str = Field(description="run of a diffusion; its network, energy network and conditions are taken")
+    sigma_stop: PositiveFloat = Field(
+        1.0, description="noise level where a step ends: sigma* of a probabilistic teacher, about 0.02 for pixels"
+    )
+    sub_intervals: PositiveInt = Field(32, description="pieces into which the noise levels are cut")
+    rho: PositiveFloat = Field(4.0, description="their ends are even in sigma^(1/rho)")
+    huber: NonNegativeFloat = Field(0.03, description="a difference of this size counts linearly; 0: squares")
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """The teacher."""
+        return {"teacher": self.teacher}

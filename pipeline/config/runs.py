@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config.detectors import Cells
-from pipeline.config.generators import DiffusionSpec, ModelSpec
+from pipeline.config.generators import ConsistencySpec, DiffusionSpec, ModelSpec
 from pipeline.config.spec import Spec, digest_of
 
 
@@ -25,7 +25,7 @@ class MaskedViTSpec(ModelSpec):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
 
 
-Model = Annotated[MaskedViTSpec | DiffusionSpec, Field(discriminator="name")]
+Model = Annotated[MaskedViTSpec | DiffusionSpec | ConsistencySpec, Field(discriminator="name")]
 
 
 class HeadSpec(Spec):

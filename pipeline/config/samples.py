@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag
+from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Tag
 
 from pipeline.config.data import DatasetSpec
 from pipeline.config.spec import Spec
@@ -20,7 +20,18 @@ class SamplingSpec(Spec):
     """How a generator makes its showers; a family reads what concerns it."""
 
     steps: NonNegativeInt = Field(8, description="denoising steps; 0: the independent-cells null model")
+    sampler: Literal["heun", "euler", "ddim", "ancestral", "dpm_solver"] = Field(
+        "heun", description="how a diffusion takes its steps; heun needs two evaluations for each"
+    )
+    rho: PositiveFloat = Field(4.0, description="noise levels are even in sigma^(1/rho)")
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="ddim: 0 deterministic, 1 as random as ancestral")
     sigma_stop: PositiveFloat = Field(1.0, description="noise level of the single draw (probabilistic output)")
+    guidance: NonNegativeFloat = Field(
+        1.0,
+        description="weight of the conditions: 0 without them, 1 as trained, above 1 stronger; needs "
+        "condition_dropout in the run's model",
+    )
+    energy_steps: PositiveInt | None = Field(None, description="Heun steps of the energy network; default: its own")
 
 
 class SampleSpec(SamplingSpec):

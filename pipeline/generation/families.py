@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.generation.consistency import sample_consistency
 from pipeline.generation.diffusion import sample_diffusion
 from pipeline.generation.drawn import FamilySampler
 
-FAMILIES: dict[str, FamilySampler] = {"diffusion": sample_diffusion}
+FAMILIES: dict[str, FamilySampler] = {"diffusion": sample_diffusion, "consistency": sample_consistency}

@@ -143,7 +143,7 @@ class GenerativeModel:
         noise = ShowerNoise(seed, filled, self.device)
         first = noise.normal(1 + self.transform.mesh.n_z)  # drawn with or without an energy network
         if self.network.energies is not None:
-            layers = sample_layer_energies(self.network.energies, conditions, first)
+            layers = sample_layer_energies(self.network.energies, conditions, first, spec.energy_steps)
             conditions = replace(conditions, layer_energy=layers)
         drawn = FAMILIES[self.network.spec.name](self.network.showers, conditions, noise, spec)
         return self._in_mev(drawn, conditions, incident)[: len(rows)].astype(np.float32)

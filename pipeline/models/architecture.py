@@ -10,9 +10,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from pipeline.config import DiffusionSpec, GeneratorSpec, HeadSpec, MaskedViTSpec
+from pipeline.config import ConsistencySpec, DiffusionSpec, GeneratorSpec, HeadSpec, MaskedViTSpec
 from pipeline.config.runs import Model
 from pipeline.models.conditions import ConditionEncoder
+from pipeline.models.consistency import ConsistencyTransformer
 from pipeline.models.diffusion import DiffusionTransformer
 from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
@@ -89,6 +90,15 @@ def _diffusion(architecture: Architecture, conditions: ConditionEncoder) -> Show
     return DiffusionTransformer(spec, architecture.shape, conditions, len(architecture.domains))
 
 
+def _consistency(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:
+    spec, teacher = architecture.model, architecture.parents["teacher"]
+    assert isinstance(spec, ConsistencySpec)  # the registry's key
+    if not isinstance(teacher.model, DiffusionSpec):
+        raise ValueError(f"teacher: expected a run of a diffusion, got one of a {teacher.model.name}")
+    own = condition_encoder(teacher, conditions.layers, teacher.model.condition_width)
+    return ConsistencyTransformer(spec, teacher.model, architecture.shape, conditions, own, len(architecture.domains))
+
+
 def _generator(architecture: Architecture) -> nn.Module:
     """A family's shower network, and the energy network that its spec asks for."""
     spec = architecture.model
@@ -97,12 +107,14 @@ def _generator(architecture: Architecture) -> nn.Module:
         raise ValueError(
             f"head: expected a run of a masked_vit, got one of a {spec.name}; start the head from a representation"
         )
-    small, n_z = spec.layer_energies, architecture.shape[2]
-    conditions = condition_encoder(architecture, n_z if small else 0, spec.condition_width)
+    like = architecture.parents.get("teacher", architecture)  # a student's networks are its teacher's
+    assert isinstance(like.model, GeneratorSpec)
+    small, n_z = like.model.layer_energies, architecture.shape[2]
+    conditions = condition_encoder(like, n_z if small else 0, like.model.condition_width)
     showers = SHOWER_NETWORKS[spec.name](architecture, conditions)
     energies = None
     if small:
-        own = condition_encoder(architecture, 0, small.width)
+        own = condition_encoder(like, 0, small.width)
         energies = LayerEnergyDiffusion(small, own, n_z, len(architecture.domains), architecture.threshold_mev)
     return ShowerGenerator(spec, showers, energies)
 
@@ -112,10 +124,14 @@ def condition_encoder(architecture: Architecture, layers: int, width: int) -> Co
     spec = architecture.model
     assert isinstance(spec, GeneratorSpec)
     detectors, n = architecture.detector_of, len(architecture.detectors)
-    return ConditionEncoder(spec.conditions, detectors, n, layers, width, architecture.threshold_mev)
+    droppable = layers > 0 and getattr(spec, "condition_dropout", 0) > 0
+    return ConditionEncoder(spec.conditions, detectors, n, layers, width, architecture.threshold_mev, droppable)
 
 
-SHOWER_NETWORKS: dict[str, Callable[[Architecture, ConditionEncoder], ShowerNetwork]] = {"diffusion": _diffusion}
+SHOWER_NETWORKS: dict[str, Callable[[Architecture, ConditionEncoder], ShowerNetwork]] = {
+    "diffusion": _diffusion,
+    "consistency": _consistency,
+}
 NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
     "masked_vit": _masked_vit,
     **dict.fromkeys(SHOWER_NETWORKS, _generator),

@@ -1,12 +1,14 @@
 """Transformer blocks: attention, and the same conditioned by adaptive layer norms.
 
 Shapes: B showers, N tokens, W width, H heads, C width of the condition. Sources: pre-norm blocks of the ViT
-(arXiv:2010.11929), adaLN-zero of the DiT (arXiv:2212.09748, section 3.2). No positions, no masks.
+(arXiv:2010.11929), adaLN-zero of the DiT (arXiv:2212.09748, section 3.2); options: RMSNorm (arXiv:1910.07467),
+SwiGLU (arXiv:2002.05202), normalised queries and keys (arXiv:2302.05442). No positions, no masks.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +18,13 @@ from torch.nn import functional as F
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, qk_norm: bool = False) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads: expected a divisor of the width {width}, got {heads}")
         self.heads = heads
+        self.query_norm = nn.RMSNorm(width // heads) if qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(width // heads) if qk_norm else nn.Identity()
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -29,6 +33,7 @@ class Attention(nn.Module):
         n, tokens, width = x.shape
         split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
+        query, key = self.query_norm(query), self.key_norm(key)  # 2 x (B, H, N, W/H)
         mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, N, W/H)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, tokens, width))  # (B, N, W)
         return out
@@ -38,6 +43,41 @@ def feed_forward(width: int, ratio: float) -> nn.Sequential:
     """The block's perceptron."""
     hidden = int(width * ratio)
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+
+class SwiGLU(nn.Module):
+    """A gated perceptron with as many weights as `feed_forward`."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * ratio * 2 / 3)
+        self.gate_and_value = nn.Linear(width, 2 * hidden)
+        self.out = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) -> (..., W)."""
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)  # 2 x (..., hidden)
+        out: Tensor = self.out(F.silu(gate) * value)  # (..., W)
+        return out
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """Options of a conditioned block; `gated`: the condition gates both branches, which are shut at the start."""
+
+    norm: str = "layer"
+    qk_norm: bool = False
+    perceptron: str = "gelu"
+    gated: bool = True
+
+    def new_norm(self, width: int) -> nn.Module:
+        """A norm without weights of its own."""
+        kind = nn.LayerNorm if self.norm == "layer" else nn.RMSNorm
+        return kind(width, elementwise_affine=False)
+
+    def new_perceptron(self, width: int, ratio: float) -> nn.Module:
+        """The perceptron."""
+        return feed_forward(width, ratio) if self.perceptron == "gelu" else SwiGLU(width, ratio)
 
 
 class Block(nn.Module):
@@ -76,16 +116,25 @@ class Modulation(nn.Module):
 class ConditionedBlock(nn.Module):
     """A transformer block whose norms are shifted and scaled, and its branches gated, by the condition."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, condition_width: int) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, condition_width: int, style: BlockStyle | None = None
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.attention = Attention(width, heads)
-        self.perceptron = feed_forward(width, mlp_ratio)
-        self.modulation = Modulation(condition_width, width, 6)
+        self.style = style or BlockStyle()
+        self.norm = self.style.new_norm(width)
+        self.attention = Attention(width, heads, self.style.qk_norm)
+        self.perceptron = self.style.new_perceptron(width, mlp_ratio)
+        self.modulation = Modulation(condition_width, width, 6 if self.style.gated else 4)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(B, N, W), (B, C) -> (B, N, W)."""
-        shift_a, scale_a, gate_a, shift_p, scale_p, gate_p = self.modulation(condition)  # 6 x (B, 1, W)
+        modulated = self.modulation(condition)  # 4 or 6 x (B, 1, W)
+        if not self.style.gated:
+            shift_a, scale_a, shift_p, scale_p = modulated  # 4 x (B, 1, W)
+            x = x + self.attention(self.norm(x) * (1 + scale_a) + shift_a)  # (B, N, W)
+            x = x + self.perceptron(self.norm(x) * (1 + scale_p) + shift_p)  # (B, N, W)
+            return x
+        shift_a, scale_a, gate_a, shift_p, scale_p, gate_p = modulated  # 6 x (B, 1, W)
         x = x + gate_a * self.attention(self.norm(x) * (1 + scale_a) + shift_a)  # (B, N, W)
         x = x + gate_p * self.perceptron(self.norm(x) * (1 + scale_p) + shift_p)  # (B, N, W)
         return x

@@ -43,7 +43,7 @@ class ConditionEncoder(nn.Module):
     """Conditions and noise level as one vector.
 
     `names` are the conditions that are read, `detector_of` the detector index of each domain. With
-    `layers` > 0 the layer energies are read too.
+    `layers` > 0 the layer energies are read too. `droppable`: a learned vector can stand for all conditions.
     """
 
     log_energy_centre: Tensor
@@ -60,6 +60,7 @@ class ConditionEncoder(nn.Module):
         layers: int,
         width: int,
         threshold_mev: float,
+        droppable: bool = False,
     ) -> None:
         super().__init__()
         self.names = names
@@ -73,6 +74,7 @@ class ConditionEncoder(nn.Module):
         self.register_buffer("layer_scale", torch.ones(len(detector_of), layers))
         numbers = ("incident_energy" in names) + 2 * ("theta" in names) + DETECTOR_FEATURES * ("detector" in names)
         features = numbers + layers + 2 * NOISE_FEATURES
+        self.nothing = nn.Parameter(torch.zeros(numbers + layers)) if droppable else None
         self.mix = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def log_energy(self, conditions: Conditions) -> Tensor:
@@ -84,9 +86,10 @@ class ConditionEncoder(nn.Module):
         log = (conditions.layer_energy + self.threshold_mev).log()
         return (log - self.layer_centre[conditions.domain]) / self.layer_scale[conditions.domain]
 
-    def forward(self, conditions: Conditions, log_sigma: Tensor) -> Tensor:
-        """Conditions of B showers, (B,) log noise level -> (B, width)."""
-        features = [fourier_features(log_sigma / 4, NOISE_FEATURES)]  # (B, 2 noise)
+    def forward(self, conditions: Conditions, log_sigma: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """Conditions of B showers, (B,) log noise level, (B,) which showers have no conditions -> (B, width)."""
+        noise = fourier_features(log_sigma / 4, NOISE_FEATURES)  # (B, 2 noise)
+        features = []
         if "incident_energy" in self.names:
             features.append(self.log_energy(conditions)[:, None])  # (B, 1)
         if "theta" in self.names:
@@ -95,7 +98,10 @@ class ConditionEncoder(nn.Module):
             features.append(self.detector(self.detector_of[conditions.domain]))  # (B, detector)
         if self.layers:
             features.append(self.log_layers(conditions))  # (B, Z)
-        mixed: Tensor = self.mix(torch.cat(features, dim=1))  # (B, width)
+        if dropped is not None:
+            assert self.nothing is not None  # only networks trained with dropped conditions are asked to
+            features = [torch.where(dropped[:, None], self.nothing, torch.cat(features, dim=1))]  # (B, all of them)
+        mixed: Tensor = self.mix(torch.cat([noise, *features], dim=1))  # (B, width)
         return mixed
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 In: showers in network space (B, r, phi, z) plus noise of level sigma, and their conditions. Out, by `output`:
 - `probabilistic`: for each cell a hit logit, and the mean and log width of the standardised network value that it
   has if hit. `denoised` is the posterior mean that follows; an empty cell has the known value `empty`.
-- `pixels`: the denoised cells with EDM preconditioning (arXiv:2206.00364, table 1).
+- `pixels`: the denoised cells, with the preconditioning of EDM, DDPM or flow matching (`formulations`).
 Blocks are those of the DiT with adaLN-zero (arXiv:2212.09748). The recipe must end in a standardisation: noise
 levels are in units of the network values' spread.
 """
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import DiffusionSpec
-from pipeline.models.blocks import ConditionedBlock, Modulation
+from pipeline.models.blocks import BlockStyle, ConditionedBlock, Modulation
 from pipeline.models.conditions import ConditionEncoder, Conditions
+from pipeline.models.formulations import preconditioning
 from pipeline.models.layer_energies import edm_coefficients
 from pipeline.models.shower_network import ShowerNetwork
 from pipeline.models.tokens import Triple, layers_of_tokens, patch_grid, patchify, position_table, unpatchify
@@ -48,21 +49,28 @@ class DiffusionTransformer(ShowerNetwork):
         own_layers = spec.patch[2] if conditions.layers else 0
         self.embed = nn.Linear(cells + own_layers, spec.width)
         self.register_buffer("positions", position_table(self.grid, spec.width), persistent=False)
+        style = BlockStyle(spec.norm, spec.qk_norm, spec.perceptron, spec.modulation == "adaln_zero")
         self.blocks = nn.ModuleList(
-            ConditionedBlock(spec.width, spec.heads, spec.mlp_ratio, spec.width) for _ in range(spec.depth)
+            ConditionedBlock(spec.width, spec.heads, spec.mlp_ratio, spec.width, style) for _ in range(spec.depth)
         )
-        self.norm = nn.LayerNorm(spec.width, elementwise_affine=False)
+        self.norm = style.new_norm(spec.width)
         self.modulation = Modulation(spec.width, spec.width, 2)
         self.out = nn.Linear(spec.width, self.numbers * cells)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, scaled: Tensor, log_sigma: Tensor, conditions: Conditions) -> Tensor:
-        """(B, r, phi, z) of unit spread, (B,) -> (B, numbers, r, phi, z), zero at the start of training."""
-        condition = self.conditions(conditions, log_sigma)  # (B, W)
+    def forward(
+        self, scaled: Tensor, log_sigma: Tensor, conditions: Conditions, dropped: Tensor | None = None
+    ) -> Tensor:
+        """(B, r, phi, z) of unit spread, (B,) -> (B, numbers, r, phi, z), zero at the start of training.
+
+        Showers that are `dropped` (B,) are seen without their conditions.
+        """
+        condition = self.conditions(conditions, log_sigma, dropped)  # (B, W)
         x = patchify(scaled, self.spec.patch)  # (B, N, P)
         if self.conditions.layers:
             own = layers_of_tokens(self.conditions.log_layers(conditions), self.grid)  # (B, N, L)
+            own = own if dropped is None else own.masked_fill(dropped[:, None, None], 0)  # (B, N, L)
             x = torch.cat([x, own], dim=2)  # (B, N, P + L)
         x = self.embed(x) + self.positions  # (B, N, W)
         for block in self.blocks:
@@ -72,20 +80,22 @@ class DiffusionTransformer(ShowerNetwork):
         parts = x.reshape(len(x), -1, self.numbers, x.shape[2] // self.numbers).unbind(2)  # numbers x (B, N, P)
         return torch.stack([unpatchify(p, self.spec.patch, self.shape) for p in parts], 1)  # (B, numbers, r, phi, z)
 
-    def distribution(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> CellDistribution:
+    def distribution(
+        self, noisy: Tensor, sigma: Tensor, conditions: Conditions, dropped: Tensor | None = None
+    ) -> CellDistribution:
         """(B, r, phi, z) showers plus noise, (B,) its level -> the distribution of each cell (probabilistic output)."""
         scaled = noisy * edm_coefficients(_cells(sigma), SIGMA_DATA)[2]  # (B, r, phi, z)
-        logit, mean, log_width = self(scaled, sigma.log(), conditions).unbind(1)  # 3 x (B, r, phi, z)
+        logit, mean, log_width = self(scaled, sigma.log(), conditions, dropped).unbind(1)  # 3 x (B, r, phi, z)
         return CellDistribution(self.hit_logit[conditions.domain] + logit, mean, log_width.clamp(*LOG_WIDTH))
 
-    def denoised(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    def denoised(self, noisy: Tensor, sigma: Tensor, conditions: Conditions, dropped: Tensor | None = None) -> Tensor:
         """(B, r, phi, z) showers plus noise, (B,) its level -> (B, r, phi, z) their expectation."""
         if self.spec.output == "pixels":
-            skip, out, scale, _ = edm_coefficients(_cells(sigma), SIGMA_DATA)  # 4 x (B, 1, 1, 1)
-            network = self(scale * noisy, sigma.log(), conditions)[:, 0]  # (B, r, phi, z)
-            denoised: Tensor = skip * noisy + out * network  # (B, r, phi, z)
+            by = preconditioning(self.spec, _cells(sigma))  # (B, 1, 1, 1) each
+            network = self(by.scale * noisy, sigma.log(), conditions, dropped)[:, 0]  # (B, r, phi, z)
+            denoised: Tensor = by.skip * noisy + by.out * network  # (B, r, phi, z)
             return denoised
-        cell = self.distribution(noisy, sigma, conditions)
+        cell = self.distribution(noisy, sigma, conditions, dropped)
         probability = cell.logit.sigmoid()  # (B, r, phi, z)
         hit = self.hit_value(cell.mean, conditions)  # (B, r, phi, z)
         return probability * hit + (1 - probability) * self.empty[conditions.domain]  # (B, r, phi, z)

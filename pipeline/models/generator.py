@@ -24,7 +24,21 @@ class ShowerGenerator(nn.Module):
         self.showers = showers
         self.energies = energies
 
+    @property
+    def trains_energies(self) -> bool:
+        """Whether the energy network learns; a student takes over its teacher's."""
+        return self.energies is not None and any(p.requires_grad for p in self.energies.parameters())
+
     def take_over(self, parents: Mapping[str, nn.Module]) -> None:
-        """Hand other runs' networks to the shower network, by their roles."""
+        """Hand other runs' networks to the shower network, by their roles; a teacher's energy network is kept."""
         showers = {role: p.showers if isinstance(p, ShowerGenerator) else p for role, p in parents.items()}
         self.showers.take_over({role: p for role, p in showers.items() if isinstance(p, ShowerNetwork)})
+        teacher = parents.get("teacher")
+        if self.energies is not None and isinstance(teacher, ShowerGenerator) and teacher.energies is not None:
+            self.energies.load_state_dict(teacher.energies.state_dict())
+            self.energies.requires_grad_(False)
+
+    def follow(self, average: nn.Module) -> None:
+        """Told the average of the weights when training starts."""
+        assert isinstance(average, ShowerGenerator)
+        self.showers.follow(average.showers)

@@ -39,6 +39,9 @@ class ShowerNetwork(nn.Module):
             part.load_state_dict(parent.state_dict())
             part.requires_grad_(False)
 
+    def follow(self, average: ShowerNetwork) -> None:
+        """Told the average of the weights when training starts; only some losses look at it."""
+
     def hit_value(self, standardised: Tensor, conditions: Conditions) -> Tensor:
         """Standardised value of a hit -> network value; (B, r, phi, z) both."""
         return self.hit_mean[conditions.domain] + self.hit_spread[conditions.domain] * standardised

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.conditions import Conditions
-from pipeline.models.diffusion import SIGMA_DATA, DiffusionTransformer
+from pipeline.models.consistency import ConsistencyTransformer
+from pipeline.models.diffusion import DiffusionTransformer
+from pipeline.models.formulations import log_normal, noise_levels, preconditioning, training_levels
 from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
 from pipeline.models.tokens import patchify
 from pipeline.training.batches import Batch
-
-LOG_NORMAL = (-0.5, 1.2)
 
 
 def masked_error(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -43,23 +43,13 @@ def hit_nll(logit: Tensor, mean: Tensor, log_width: Tensor, hit: Tensor, value: 
     return occupied + torch.where(hit, gaussian_nll(mean, 2 * log_width, value), 0)
 
 
-def edm_error(denoised: Tensor, clean: Tensor, sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
-    """Weighted squared error of a denoiser (arXiv:2206.00364, eq. 2 and lambda of table 1), mean over everything."""
-    weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+def denoising_error(denoised: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
+    """Weighted squared error of a denoiser (arXiv:2206.00364, eq. 2), weights (B,), mean over everything.
+
+    With 1 / out^2 of the preconditioning it is the plain squared error of the network's own target; for EDM that is
+    lambda of table 1.
+    """
     return (weight * (denoised - clean).square().flatten(1).mean(dim=1)).mean()
-
-
-def log_uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """(n,) noise levels, uniform in log sigma and spread evenly over the batch."""
-    offset = torch.rand(1, generator=generator, device=generator.device)
-    place = (torch.arange(n, device=generator.device) / n + offset) % 1
-    return low * (high / low) ** place
-
-
-def log_normal(n: int, generator: torch.Generator) -> Tensor:
-    """(n,) noise levels of arXiv:2206.00364, table 1, for data of unit spread."""
-    mean, spread = LOG_NORMAL
-    return (mean + spread * torch.randn(n, generator=generator, device=generator.device)).exp()
 
 
 def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -94,7 +84,7 @@ def generator_loss(network: nn.Module, batch: Batch, generator: torch.Generator)
     """The terms of the family's shower network, and the energy network's EDM error."""
     assert isinstance(network, ShowerGenerator)  # the registry's key
     terms = LOSSES[type(network.showers)](network.showers, batch, generator)
-    if network.energies is not None:
+    if network.energies is not None and network.trains_energies:
         terms["layer_energies"] = layer_energies_loss(network.energies, batch.conditions, generator)
     return terms
 
@@ -103,15 +93,38 @@ def diffusion_loss(showers: nn.Module, batch: Batch, generator: torch.Generator)
     """Likelihood of the cells, or EDM error of the pixels."""
     assert isinstance(showers, DiffusionTransformer)  # the registry's key
     spec = showers.spec
+    sigma = training_levels(spec, len(batch), generator)
+    noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
+    dropped = None
+    if spec.condition_dropout:
+        dropped = torch.rand(len(batch), generator=generator, device=generator.device) < spec.condition_dropout
     if spec.output == "probabilistic":
-        sigma = log_uniform(len(batch), spec.sigma_min, spec.sigma_max, generator)
-        noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
-        cell = showers.distribution(noisy, sigma, batch.conditions)
+        cell = showers.distribution(noisy, sigma, batch.conditions, dropped)
         value = showers.standardised_hit(batch.values, batch.conditions)
         return {"cells_nll": hit_nll(cell.logit, cell.mean, cell.log_width, batch.hit, value).mean()}
-    sigma = log_normal(len(batch), generator)
+    denoised = showers.denoised(noisy, sigma, batch.conditions, dropped)
+    return {"pixels": denoising_error(denoised, batch.values, 1 / preconditioning(spec, sigma).out.square())}
+
+
+def consistency_loss(student: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Consistency distillation (arXiv:2303.01469, eq. 7) with the pseudo-Huber distance of arXiv:2310.14189, eq. 7."""
+    assert isinstance(student, ConsistencyTransformer)  # the registry's key
+    own, conditions = student.own, batch.conditions
+    ends = noise_levels(own.sub_intervals, student.spec.sigma_max, own.sigma_stop, own.rho)
+    levels = torch.tensor(ends, device=batch.values.device)
+    upper = torch.randint(own.sub_intervals, (len(batch),), generator=generator, device=generator.device)
+    sigma, lower = levels[upper], levels[upper + 1]
     noisy = batch.values + sigma[:, None, None, None] * _normal_like(batch.values, generator)
-    return {"pixels": edm_error(showers.denoised(noisy, sigma, batch.conditions), batch.values, sigma)}
+    with torch.no_grad():
+        nearer = student.teachers_step(noisy, sigma, lower, conditions)
+        goal = student.average.step(nearer, lower, conditions)
+    return {"consistency": pseudo_huber(student.step(noisy, sigma, conditions), goal, own.huber)}
+
+
+def pseudo_huber(made: Tensor, goal: Tensor, size: float) -> Tensor:
+    """sqrt(mean square + size^2) - size for each shower, mean over the batch; mean square with size 0."""
+    square = (made - goal).square().flatten(1).mean(dim=1)
+    return square.mean() if size == 0 else ((square + size**2).sqrt() - size).mean()
 
 
 def layer_energies_loss(network: LayerEnergyDiffusion, conditions: Conditions, generator: torch.Generator) -> Tensor:
@@ -121,7 +134,7 @@ def layer_energies_loss(network: LayerEnergyDiffusion, conditions: Conditions, g
     clean = network.features(repeated, uniform)
     sigma = log_normal(len(repeated), generator)
     noisy = clean + sigma[:, None] * _normal_like(clean, generator)
-    return edm_error(network(noisy, sigma, repeated), clean, sigma)
+    return denoising_error(network(noisy, sigma, repeated), clean, (sigma.square() + 1) / sigma.square())
 
 
 LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Terms]] = {
@@ -129,6 +142,7 @@ LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Term
     EnergyRegression: energy_loss,
     ShowerGenerator: generator_loss,
     DiffusionTransformer: diffusion_loss,
+    ConsistencyTransformer: consistency_loss,
 }
 
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from pipeline.config import TrainingSpec, digest_of
 from pipeline.data.transforms import Transform
-from pipeline.models import Architecture, build_network
+from pipeline.models import Architecture, ShowerGenerator, build_network
 from pipeline.provenance import atomic_path, write_json
 from pipeline.training.adaptation import architecture_from, freeze_encoder, start_from, take_parents
 from pipeline.training.batches import Batch
@@ -128,10 +128,10 @@ def initial_network(
         architecture = architecture_from(parent.architecture, architecture)
     network = build_network(architecture, request.spec.seed + 1000 * request.config.seed)
     fit_buffers(network, loader, transforms, request.spec.seed)
-    if parent is not None:
-        log.info("%s: from run %s; fresh: %s", request.run, parent.manifest["run"], start_from(network, parent))
     if built_on:
         take_parents(network, architecture, built_on)
+    if parent is not None:
+        log.info("%s: from run %s; fresh: %s", request.run, parent.manifest["run"], start_from(network, parent))
     if request.spec.freeze == "encoder":
         freeze_encoder(network)
     return architecture, network
@@ -243,7 +243,10 @@ def _start(network: nn.Module, spec: TrainingSpec) -> State:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=spec.betas, fused=True)
-    return State(network.train(), copy.deepcopy(network).eval().requires_grad_(False), optimiser)
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    if isinstance(network, ShowerGenerator):
+        network.follow(averaged)
+    return State(network.train(), averaged, optimiser)
 
 
 # ------------------------------------------------------------------------------------ metrics
