@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm bench-simulate bench-data bench-evaluate study-perturbations check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm bench-simulate bench-data bench-evaluate bench-generate study-perturbations check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -46,6 +46,11 @@ bench-data: env
 
 bench-evaluate: env
 	python benchmarks/evaluate.py
+
+bench-generate: env
+	@caloforge unlock
+	snakemake --cores $(CORES) --configfile config/experiments/front.yaml
+	python benchmarks/generate.py
 
 study-perturbations: env
 	@caloforge unlock

@@ -238,7 +238,18 @@ def _tables(plan: Plan) -> dict[str, Any]:
     from pipeline.evaluation.summary import gather
 
     curves = {run: plan.paths.run_folder(run) / "metrics.jsonl" for run in plan.config.runs}
-    return gather(plan.config, [plan.paths.evaluation(subject) for subject in plan.subjects()], curves)
+    return gather(plan.config, [plan.paths.evaluation(subject) for subject in plan.subjects()], curves, _costs(plan))
+
+
+def _costs(plan: Plan) -> dict[str, Any]:
+    """What showers cost, as it was measured when they were made."""
+    from pipeline.evaluation.cost import costs
+
+    reference = plan.config.evaluation.reference if plan.config.evaluation else ""
+    files = [file.partition("/")[2] for file, (dataset, _) in plan.simulated.items() if dataset == reference]
+    simulated = [plan.paths.simulation_cost(reference, part) for part in files]
+    made = {name: plan.paths.sample(name).with_suffix(".measured.json") for name in plan.config.samples}
+    return costs(plan.config, simulated, made)
 
 
 def _provenance(plan: Plan, figure: str) -> dict[str, Any]:

@@ -29,7 +29,10 @@ Figure = Literal[
     "energy_prediction",
     "pulls",
     "training_curves",
+    "front",
+    "speedup",
 ]
+ON_REQUEST = ("angular_dependence", "front", "speedup")
 
 Metric = Literal[
     "mean_ratio",
@@ -87,8 +90,9 @@ class FiguresSpec(Spec):
     """Which figures the report holds, and how they look."""
 
     draw: tuple[Figure, ...] = Field(
-        tuple(f for f in get_args(Figure) if f != "angular_dependence"),
-        description="angular_dependence is worth asking for where data hold several angles",
+        tuple(f for f in get_args(Figure) if f not in ON_REQUEST),
+        description="angular_dependence is worth asking for where data hold several angles; front and speedup "
+        "show measured times",
     )
     images: NonNegativeInt = Field(4, description="showers shown in the image figure")
     version: int = 1

@@ -154,8 +154,13 @@ def overview_row(sample: str, label: str, kind: str, lines: Sequence[dict[str, A
     return {"sample": sample, "label": label, "kind": kind, "cells": cells}
 
 
-def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, Path] | None = None) -> dict[str, Any]:
-    """Everything the figures draw: evaluations by sample (floor first), predictions, training rows, summary."""
+def gather(
+    config: Config,
+    evaluations: Sequence[Path],
+    training: Mapping[str, Path] | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything the figures draw: evaluations by sample (floor first), predictions, training rows, summary, costs."""
     contents = [read_json(path)["tables"] for path in evaluations]
     samples = {t["sample"]: t for t in contents if t["kind"] == "sample" and not t.get("differs")}
     names = [name for name in [FLOOR, *config.samples] if name in samples]
@@ -168,6 +173,7 @@ def gather(config: Config, evaluations: Sequence[Path], training: Mapping[str, P
         "training": {run: read_lines(path) for run, path in (training or {}).items()},
         "summary": summarise(collect(config, evaluations)),
         "images": config.figures.images,
+        "costs": dict(measured or {}),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipeline.figures.front import front, speedup
 from pipeline.figures.predictions import energy_prediction, pulls
 from pipeline.figures.response import (
     angular_dependence,
@@ -56,6 +57,8 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]]
     "energy_prediction": energy_prediction,
     "pulls": pulls,
     "training_curves": training_curves,
+    "front": front,
+    "speedup": speedup,
 }
 
 CATEGORIES: dict[str, str] = {
@@ -78,6 +81,8 @@ CATEGORIES: dict[str, str] = {
     "energy_prediction": "Learned energy",
     "pulls": "Learned energy",
     "training_curves": "Training",
+    "front": "Time",
+    "speedup": "Time",
 }
 
 

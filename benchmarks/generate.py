@@ -1,0 +1,114 @@
+"""Generation, measured: `make bench-generate` (after the models of config/experiments/front.yaml are trained).
+
+In: the trained models of the front. Out: benchmarks/results/generate.json. Everything runs on one core and is
+interleaved in one run: each family, by its sample of FAMILIES, makes showers of 16 GeV, and Geant4 simulates them.
+- ms_per_shower_<family>_batch1, _batch100: CPU time of a shower in network calls of 1 and of 100 showers, with the
+  energy network, the inverse transform, the threshold and the exact rescale; the model is loaded before;
+- geant4_ms_per_shower_16gev: CPU time of a Geant4 event, start-up left out; its full mesh is finer than the models',
+  which costs Geant4 next to nothing;
+- speedup_vs_geant4_16gev_<family>: Geant4 over batch 1, the median over repetitions;
+- distilled_vs_teacher_speedup: the teacher's batch 1 over the one-step model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import REPETITIONS, Case, Row, interleaved, row, write
+
+from pipeline.config import BUILT_IN_DETECTORS, Config, SampleSpec, SimulateSpec, load_config
+from pipeline.paths import Paths
+from pipeline.simulation import ENGINES
+
+CONFIGURATION = Path("config/experiments/front.yaml")
+FAMILIES = {
+    "mixture": "mixture_8",
+    "mixture_2steps": "mixture_2steps",
+    "null_model": "null_model",
+    "pixels": "pixels_16",
+    "distilled": "distilled_1",
+    "vae": "vae",
+    "vq_ar": "vq_ar",
+}
+ENERGY_GEV, ALONE, GEANT4_SHOWERS = 16.0, 20, 6
+WORKLOAD = "e- of 16 GeV in SiW, 9x10x15 cells"
+
+
+def generated_ms(configuration: str, sample: str, batch: int) -> float:
+    """CPU milliseconds of a shower, in network calls of `batch` showers."""
+    import torch
+
+    from pipeline.calorimeter import CylinderMesh, Showers
+    from pipeline.generation.model import GenerativeModel
+
+    config = load_config(configuration)
+    spec = config.samples[sample]
+    assert isinstance(spec, SampleSpec) and config.evaluation is not None
+    torch.set_num_threads(1)
+    model = GenerativeModel.load(Paths(config).model(spec.run), config.evaluation.reference)
+    n = ALONE if batch == 1 else batch
+    mesh = CylinderMesh(1, 1, 1, 1.0, 1.0)
+    energy, angle = np.full(n, 1e3 * ENERGY_GEV), np.full(n, np.pi / 2)
+    asked = Showers(np.zeros((n, 1, 1, 1), np.float32), energy, angle, np.zeros(n), mesh, "SiW")
+    model.sample(asked, rng=0, spec=spec, block=batch)
+    started = time.process_time()
+    model.sample(asked, rng=1, spec=spec, block=batch)
+    return 1000 * (time.process_time() - started) / n
+
+
+def geant4_ms() -> float:
+    """CPU milliseconds of a Geant4 event of the same energy."""
+    spec = SimulateSpec(files=1, showers=GEANT4_SHOWERS, energy_gev=(ENERGY_GEV,), spectrum="fixed")
+    cpu_ms: list[float] = []
+    ENGINES["geant4"](spec, "SiW", BUILT_IN_DETECTORS["SiW"], 1, cpu_ms)
+    return statistics.mean(cpu_ms)
+
+
+def measured(configuration: Path, config: Config, repetitions: int) -> list[Row]:
+    """All rows."""
+    samples = {family: s for family, s in FAMILIES.items() if s in config.samples}
+    cases = {"geant4": Case(geant4_ms)}
+    for family, sample in samples.items():
+        for batch in (1, 100):
+            cases[f"{family}_batch{batch}"] = Case(generated_ms, (str(configuration), sample, batch))
+    ms = {name: [cost.result for cost in costs] for name, costs in interleaved(cases, repetitions).items()}
+
+    def ratio(slow: str, fast: str) -> float:
+        return statistics.median(a / b for a, b in zip(ms[slow], ms[fast], strict=True))
+
+    rows = [("geant4_ms_per_shower_16gev", statistics.median(ms["geant4"]), "ms", None)]
+    for family in samples:
+        for batch in (1, 100):
+            name = f"{family}_batch{batch}"
+            rows.append((f"ms_per_shower_{name}", statistics.median(ms[name]), "ms", None))
+        against = "geant4_ms_per_shower_16gev"
+        rows.append((f"speedup_vs_geant4_16gev_{family}", ratio("geant4", f"{family}_batch1"), "x", against))
+    if {"distilled", "pixels"} <= set(samples):
+        gain = ratio("pixels_batch1", "distilled_batch1")
+        rows.append(("distilled_vs_teacher_speedup", gain, "x", "ms_per_shower_pixels_batch1"))
+    return [row(name, value, unit, against, WORKLOAD, repetitions) for name, value, unit, against in rows]
+
+
+def main() -> None:
+    """Measure, print the table, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--configuration", type=Path, default=CONFIGURATION)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    options = parser.parse_args()
+    config = load_config(options.configuration)
+    missing = [s.run for s in config.samples.values() if isinstance(s, SampleSpec)]
+    missing = sorted({run for run in missing if not Paths(config).model(run).exists()})
+    if missing:
+        raise SystemExit(
+            f"expected the trained models of {options.configuration}, found none of {', '.join(missing)}; "
+            f"run snakemake --configfile {options.configuration}"
+        )
+    write("generate", measured(options.configuration, config, options.repetitions))
+
+
+if __name__ == "__main__":
+    main()
