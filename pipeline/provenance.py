@@ -37,8 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        fsync_file(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,7 +61,7 @@ def remove_leftovers(path: Path) -> None:
 
 def is_leftover(path: Path, of_this_process: bool = False) -> bool:
     """Whether a temporary name is of a dead process of this host (or of this one, which asks before it begins)."""
-    host, _, pid = path.name.removesuffix(".tmp").rpartition("-")
+    host, _, pid = path.name.removesuffix(".tmp").removesuffix(".old").rpartition("-")
     if not (path.name.endswith(".tmp") and host.endswith(f".{socket.gethostname()}") and pid.isdigit()):
         return False
     return of_this_process if int(pid) == os.getpid() else not alive(int(pid))
@@ -77,6 +76,12 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
 
 
 def fsync_folder(folder: Path) -> None:

@@ -30,6 +30,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path) -> None:
 
 def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path) -> None:
     (tmp_path / f".record.json.{socket.gethostname()}-99999999.tmp").write_text("half")
+    (tmp_path / f".record.json.{socket.gethostname()}-99999999.old.tmp").mkdir()
     elsewhere = tmp_path / ".record.json.another-host-99999999.tmp"
     elsewhere.write_text("perhaps alive")
     write_json(tmp_path / "record.json", {})

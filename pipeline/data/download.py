@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote, urlparse
 
 from pipeline import __version__
 from pipeline.config.download import DownloadSpec
-from pipeline.provenance import fsync_folder, read_json, write_json
+from pipeline.provenance import fsync_file, fsync_folder, read_json, write_json
 
 ATTEMPTS = 6
 TIMEOUT_S = 60.0
@@ -135,6 +135,7 @@ def fetch(
         with _locked(partial, remote):
             _fill(remote, partial, folder, advance, pause)
             _verify(remote, partial)
+            fsync_file(partial)
             partial.rename(path)
             fsync_folder(folder)
     content = {"url": remote.url, "n_bytes": path.stat().st_size, "checksum": remote.checksum}

@@ -26,7 +26,7 @@ from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
 from pipeline.data.compute import default_threads
 from pipeline.data.shards import Codec, ColumnWriter, create_column
-from pipeline.provenance import fsync_folder, remove_leftovers, temporary_name, tree_digest
+from pipeline.provenance import fsync_file, fsync_folder, remove_leftovers, temporary_name, tree_digest
 
 DENSE_CHUNK = 16
 DENSE_SHARD = 320
@@ -196,16 +196,11 @@ def _linked(source: str, target: str) -> None:
 # ------------------------------------------------------------------------- whole or not at all
 
 
-def _synced(path: Path) -> None:
-    with open(path, "rb") as handle:
-        os.fsync(handle.fileno())
-
-
 def publish(temporary: Path, store: Path) -> None:
     """Make the finished store durable and give it its name; an older store of that name is replaced."""
     tree = list(os.walk(temporary))
     with ThreadPoolExecutor(_SYNCING_THREADS) as pool:
-        list(pool.map(_synced, [Path(folder) / name for folder, _, names in tree for name in names]))
+        list(pool.map(fsync_file, [Path(folder) / name for folder, _, names in tree for name in names]))
     for folder, _, _ in tree:
         fsync_folder(Path(folder))
     aside = temporary.with_suffix(".old.tmp")
