@@ -155,7 +155,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 class FingerprintCache:
-    """Fingerprints by (path, size, mtime_ns), kept in one JSON file; a touched file is read again, once."""
+    """Fingerprints by (path, size, mtime_ns, ctime_ns), kept in one JSON file; a touched file is read again, once."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -168,12 +168,13 @@ class FingerprintCache:
     def __call__(self, path: str | Path) -> str:
         """The fingerprint of the file."""
         stat = os.stat(path)
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # a copy may keep its date, but never its ctime
         entry = self._known.get(str(path))
-        if entry is None or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
-            entry = [stat.st_size, stat.st_mtime_ns, fingerprint(path)]
+        if entry is None or entry[:3] != state or len(entry) != 4:
+            entry = [*state, fingerprint(path)]
             self._known[str(path)] = entry
             self._changed = True
-        return str(entry[2])
+        return str(entry[3])
 
     def save(self) -> None:
         """Write the cache when it changed; a read-only folder only costs the next start some milliseconds."""

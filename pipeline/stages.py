@@ -84,8 +84,9 @@ def ingest(plan: Plan, dataset: str, part: str, threads: int | None = None) -> P
     spec = plan.config.dataset(dataset)
     manifest = plan.paths.part(dataset, part)
     raw, detector = Path(plan.raw_file(dataset, part)), plan.config.detector(spec.detector)
+    found = None if f"{dataset}/{part}" in plan.simulated else plan.files[dataset][part].key
     try:
-        ingest_file(raw, manifest, spec, detector, dataset, threads)
+        ingest_file(raw, manifest, spec, detector, dataset, threads, found)
     except FormatError as error:
         if plan.config.on_bad_file == "stop" or not raw.is_file():
             raise

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from numpy.typing import NDArray
 from pipeline.calorimeter import RaggedShowers
 from pipeline.config import DatasetSpec, DetectorSpec
 from pipeline.data.formats import READERS, Description
+from pipeline.data.formats.claims import is_generated
 from pipeline.data.formats.ragged import RaggedReader
 from pipeline.data.part_writer import PartWriter, mesh_attributes
+from pipeline.data.plausibility import EnergyCheck
 from pipeline.data.progress import shower_progress
 from pipeline.data.selection import wanted
 from pipeline.data.store import shower_hashes
@@ -30,31 +34,55 @@ from pipeline.provenance import fingerprint, new_digest, write_json
 
 _DIGEST_BLOCK = 1 << 20
 _WRITES_AHEAD = 1
+
+
+class IngestError(RuntimeError):
+    """A raw file that changed under the job; says what to do."""
+
+
 Hashed = tuple[RaggedShowers, NDArray[np.uint64]]
 
 
 def ingest(
-    raw: Path, manifest: Path, dataset: DatasetSpec, detector: DetectorSpec, name: str, threads: int | None = None
+    raw: Path,
+    manifest: Path,
+    dataset: DatasetSpec,
+    detector: DetectorSpec,
+    name: str,
+    threads: int | None = None,
+    expected: str | None = None,
 ) -> dict[str, Any]:
     """Turn a raw file into the part of `manifest` (store: the same name with `.zarr`); returns the manifest.
 
-    `name` is the data set's; `threads` default to the CPUs there are. Raises `FormatError` and leaves nothing behind
-    when the file is refused.
+    `name` is the data set's; `threads` default to the CPUs there are; `expected` is the fingerprint that the file had
+    when it was found. Leaves nothing behind when it raises: `FormatError` when the file is refused, `IngestError` when
+    it is not the one that was found, or did not stay as it was.
     """
     raw, manifest = Path(raw), Path(manifest)
     manifest.unlink(missing_ok=True)
+    with _unchanged(raw, expected):
+        content = _ingest(raw, manifest, dataset, detector, name, threads)
+    write_json(manifest, content)
+    return content
+
+
+def _ingest(
+    raw: Path, manifest: Path, dataset: DatasetSpec, detector: DetectorSpec, name: str, threads: int | None
+) -> dict[str, Any]:
+    """Write the store; returns the manifest's content."""
     reader = READERS[dataset.format]
     description = reader.describe(raw, dataset, detector)
     labels = reader.labels(raw, description, slice(None))
     rows = wanted(dataset.select, description, labels)
+    check = None if is_generated(dataset) else EnergyCheck(description)
     writer = PartWriter(manifest.with_suffix(".zarr"), description.mesh, _attributes(raw, description))
     with writer, _Digest(raw) as digest:
         ragged = RaggedReader(reader, description, labels, threads or _cpus(), _hashed, rows)
-        hashes = _stream(ragged, list(reader.row_blocks(raw, description)), writer, digest)
+        hashes = _stream(ragged, list(reader.row_blocks(raw, description)), writer, digest, check)
         source = {"name": raw.name, "size": raw.stat().st_size, "digest": digest.result()}
         source["fingerprint"] = fingerprint(raw)
     incident = labels.incident_energy[rows].astype(np.float32)
-    content = {
+    return {
         "kind": "part",
         "dataset": name,
         "ingest_version": dataset.ingest_version,
@@ -69,12 +97,43 @@ def ingest(
         "incident_energy_mev": [float(incident.min()), float(incident.max())],
         "store_digest": writer.digest,
     }
-    write_json(manifest, content)
-    return content
+
+
+@contextmanager
+def _unchanged(raw: Path, expected: str | None) -> Iterator[None]:
+    """A block in which the file must stay as it is; an error in a block in which it changed is that of the change."""
+    before = _identity(raw)
+    if expected is not None and before is not None and (found := fingerprint(raw)) != expected:
+        raise IngestError(
+            f"{raw}: expected the content that was found when this run began (fingerprint {expected}), found {found}; "
+            "it was replaced meanwhile: run again"
+        )
+    try:
+        yield
+    except Exception as error:
+        if before is not None and _identity(raw) != before:
+            raise _changed(raw) from error
+        raise
+    if _identity(raw) != before:
+        raise _changed(raw)
+
+
+def _changed(raw: Path) -> IngestError:
+    found = "another one" if raw.exists() else "none"
+    return IngestError(f"{raw}: expected the file that was there when ingest began, found {found}; run again")
+
+
+def _identity(raw: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written to; None when there is none."""
+    try:
+        stat = raw.stat()
+    except OSError:
+        return None
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _stream(
-    ragged: RaggedReader[Hashed], blocks: list[slice], writer: PartWriter, digest: _Digest
+    ragged: RaggedReader[Hashed], blocks: list[slice], writer: PartWriter, digest: _Digest, check: EnergyCheck | None
 ) -> NDArray[np.uint64]:
     """Append all wanted showers of the file to the store; returns their hashes."""
     path, n = ragged.path, int(np.count_nonzero(ragged.wanted))
@@ -86,6 +145,8 @@ def _stream(
     ):
         writing: deque[Future[None]] = deque()
         for showers, own in ragged.blocks(blocks):
+            if check:
+                check.add(showers)
             writing.append(behind.submit(writer.append, showers, own))
             while len(writing) > _WRITES_AHEAD:
                 writing.popleft().result()
@@ -95,6 +156,8 @@ def _stream(
             advance(len(showers))
         for written in writing:
             written.result()
+    if check:
+        check.judge()
     return np.concatenate(hashes)
 
 

@@ -28,7 +28,7 @@ Codec = Literal["zstd", "lz4"]
 
 
 class ShardError(RuntimeError):
-    """A shard whose index does not fit its checksum."""
+    """A shard that is missing, or whose index does not fit its checksum."""
 
 
 def create_column(
@@ -121,19 +121,19 @@ def _encoded(chunk: NDArray[Any], codec: Codec) -> bytes:
 
 
 def read_column(array: zarr.Array[Any], folder: Path, start: int, stop: int) -> NDArray[Any]:
-    """Values start to stop of the array whose files lie in `folder`; ShardError when an index is damaged."""
+    """Values start to stop of the array whose files lie in `folder`; ShardError when a shard is missing or damaged."""
     if array.shards != (SHARD,) or array.chunks != (CHUNK,) or not isinstance(array.compressors[0], BloscCodec):
         return np.asarray(array[start:stop])
     values = np.zeros(max(stop - start, 0), np.dtype(array.dtype).newbyteorder("<"))
     for shard in range(start // SHARD, -(-stop // SHARD) if stop > start else 0):
-        path = folder / "c" / str(shard)
-        if path.exists():
-            _read_shard(path, shard * SHARD, start, stop, values)
+        _read_shard(folder / "c" / str(shard), shard * SHARD, start, stop, values)
     return values
 
 
 def _read_shard(path: Path, first: int, start: int, stop: int, values: NDArray[Any]) -> None:
     """Fill in what of the shard, which begins at value `first`, lies in start to stop."""
+    if not path.exists():
+        raise ShardError(f"{path}: expected a shard, found no file; make the part again")
     with open(path, "rb") as file:
         end, n_index = os.fstat(file.fileno()).st_size, 16 * (SHARD // CHUNK) + 4
         index = _index(os.pread(file.fileno(), n_index, max(end - n_index, 0)), path)

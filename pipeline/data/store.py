@@ -8,7 +8,8 @@ content only: new files, their order and their compression move nothing. Writing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -137,12 +138,14 @@ class Part:
     @cached_property
     def incident_energy(self) -> NDArray[np.float32]:
         """Incident energy of each shower, shape (shower,), MeV."""
-        return self._column("incident_energy", np.float32)
+        energies = self._column("incident_energy", np.float32)
+        return self._sound(energies, bool((energies > 0).all()), "incident energies above 0")
 
     @cached_property
     def theta(self) -> NDArray[np.float32]:
         """Polar angle of each particle, shape (shower,), rad."""
-        return self._column("incident_theta", np.float32)
+        theta = self._column("incident_theta", np.float32)
+        return self._sound(theta, bool(theta.any()) or not len(theta), "polar angles")
 
     @cached_property
     def phi(self) -> NDArray[np.float32]:
@@ -152,12 +155,14 @@ class Part:
     @cached_property
     def shower_hash(self) -> NDArray[np.uint64]:
         """Hash of each raw shower's content, shape (shower,)."""
-        return self._column("shower_hash", np.uint64)
+        hashes = self._column("shower_hash", np.uint64)
+        return self._sound(hashes, bool(hashes.all()), "hashes")
 
     @cached_property
     def row_size(self) -> NDArray[np.int64]:
         """Hits of each shower, shape (shower,)."""
-        return self._column("row_size", np.int64)
+        sizes = self._column("row_size", np.int64)
+        return self._sound(sizes, int(sizes.sum()) == self.manifest["n_hits"], f"{self.manifest['n_hits']} hits")
 
     @cached_property
     def _offsets(self) -> NDArray[np.int64]:
@@ -168,7 +173,30 @@ class Part:
         return {name: array_of(self.group, name) for name in ("cell", "energy")}
 
     def _column(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-        return np.asarray(array_of(self.group, name)[:]).astype(dtype)
+        with self._readable(name):
+            return np.asarray(array_of(self.group, name)[:]).astype(dtype)
+
+    def _sound(self, values: NDArray[Any], right: bool, expected: str) -> NDArray[Any]:
+        """The values; `StoreError` where they are those of a missing chunk, which Zarr takes for zeros."""
+        if not right:
+            raise StoreError(
+                f"{self.path}: expected {expected} in the store, found zeros or others; a chunk is missing or "
+                f"damaged: delete {self.path} and run again"
+            )
+        return values
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        """A block that reads the store; what its libraries cannot read is a `StoreError`."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (RuntimeError, ValueError, LookupError, TypeError, OSError) as error:
+            raise StoreError(
+                f"{self.path}: expected readable {name} in the store, found: {error}; the store is damaged: "
+                f"delete {self.path} and run again"
+            ) from None
 
     def read(self, rows: slice | None = None) -> RaggedShowers:
         """A range of showers in file order (default: all); only their chunks are read."""
@@ -178,12 +206,19 @@ class Part:
         stop = max(start, stop)
         labels = (self.incident_energy[start:stop], self.theta[start:stop], self.phi[start:stop])
         if self.manifest["layout"] == "dense":
-            energy = array_of(self.group, "shower_energy")[start:stop]
+            with self._readable("shower_energy"):
+                energy = array_of(self.group, "shower_energy")[start:stop]
             return RaggedShowers.from_dense(Showers(energy, *labels, self.mesh, self.detector, self.particle))
         hits = slice(int(self._offsets[start]), int(self._offsets[stop]))
-        cell, energy = (
-            read_column(array, self.store / name, hits.start, hits.stop) for name, array in self._hit_columns.items()
-        )
+        with self._readable("hits"):
+            cell, energy = (
+                read_column(array, self.store / name, hits.start, hits.stop)
+                for name, array in self._hit_columns.items()
+            )
+        raw = self.manifest.get("kind") == "part"
+        self._sound(energy, not raw or bool(energy.all()), "energies above 0")
+        several = self.row_size[start:stop].max(initial=0) > 1
+        self._sound(cell, not several or bool(cell.any()), "cells of several hits")
         return RaggedShowers(self.row_size[start:stop], cell, energy, *labels, self.mesh, self.detector, self.particle)
 
     def take(self, rows: NDArray[np.integer]) -> RaggedShowers:

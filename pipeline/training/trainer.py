@@ -26,6 +26,7 @@ from pipeline.data.transforms import Transform
 from pipeline.models import Architecture, ShowerGenerator, build_network
 from pipeline.provenance import atomic_path, write_json
 from pipeline.training.adaptation import architecture_from, freeze_encoder, start_from, take_parents
+from pipeline.training.bad_batch import write_bad_batch
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import (
     checkpoint_folder,
@@ -181,9 +182,10 @@ def step(request: TrainRequest, state: State, batches: Prefetcher, end: int) -> 
     loss = total(terms)
     numbers = {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
     if not is_finite(numbers):
+        showers = write_bad_batch(request, state.samples, batch, numbers)
         raise TrainingError(
             f"runs.{request.run}: expected a finite loss after {state.samples} showers, got {numbers}; "
-            "lower training.learning_rate or look at the recipe's values"
+            f"lower training.learning_rate or look at the recipe's values; the batch's showers are listed in {showers}"
         )
     rate = learning_rate(spec, state.samples, end)
     for group in state.optimiser.param_groups:

@@ -59,7 +59,7 @@ def described(
     )
 
 
-def _generated(spec: DatasetSpec) -> bool:
+def is_generated(spec: DatasetSpec) -> bool:
     """Whether the data set is the one that `stages.ingest_sample` makes up for a generated sample.
 
     Its showers are on the mesh behind the recipe (of the reference's mesh, which the data set does not name;
@@ -89,7 +89,7 @@ def _facts_of_path(
     """What the path says; refused where it contradicts the file itself or the YAML."""
     facts = {**own_facts, **path_facts(path, spec)}
     said = {"detector": spec.detector, "angle_deg": spec.angle_deg}
-    if "particle" in spec.model_fields_set and not _generated(spec):
+    if "particle" in spec.model_fields_set and not is_generated(spec):
         said["particle"] = spec.particle
     for key, found in facts.items():
         for where, expected in (("data set's YAML", said.get(key)), ("file's attributes", attributes.get(key))):
@@ -168,7 +168,7 @@ def _particle(path: Path, spec: DatasetSpec, attributes: Mapping[str, Any]) -> s
             "correct the attribute"
         )
     simulated = spec.simulate.particle if spec.simulate else None
-    explicit = "particle" in spec.model_fields_set and not _generated(spec)
+    explicit = "particle" in spec.model_fields_set and not is_generated(spec)
     if explicit and found not in (spec.particle, simulated):
         raise _contradiction(path, "particle", spec.particle, found)
     return str(found)
@@ -224,7 +224,7 @@ def _mesh(path: Path, spec: DatasetSpec, detector: DetectorSpec, attributes: Map
             "correct the attributes"
         )
     found = CylinderMesh(*_cells(path, attributes.get("cells", default.cells)), dr, dz)
-    if _same(found, expected) or _generated(spec):
+    if _same(found, expected) or is_generated(spec):
         return found
     raise FormatError(
         f"{path}: attributes cells, dr_mm, dz_mm: expected {expected} as in the data set's YAML or its detector, "
