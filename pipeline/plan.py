@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.config import Config, ConfigError, FilesSampleSpec, SampleSpec, digest_of, load_config
 from pipeline.paths import FINGERPRINTS, Paths
-from pipeline.provenance import FingerprintCache, file_digest, read_json, write_json
+from pipeline.provenance import FingerprintCache, ProvenanceError, file_digest, read_json, write_json
 from pipeline.raw_files import RawFile, find_raw_files, simulate_key, simulated_parts
 
 LOCK_VERSION = 1
@@ -63,10 +63,14 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """A saved plan."""
+        """A saved plan; ProvenanceError when it is none."""
         content = read_json(path)
-        files = {d: {p: RawFile(*f) for p, f in parts.items()} for d, parts in content["files"].items()}
-        return cls(Config.model_validate(content["config"]), files)
+        try:
+            files = {d: {p: RawFile(*f) for p, f in parts.items()} for d, parts in content["files"].items()}
+            return cls(Config.model_validate(content["config"]), files)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found = " ".join(str(error).split())
+            raise ProvenanceError(f"{path}: expected a saved plan, found: {found}; delete it and run again") from None
 
     @classmethod
     def of_workflow(cls, content: dict[str, Any]) -> Plan:

@@ -106,7 +106,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise ProvenanceError(f"{path}: expected a record, found no file; run the stage that makes it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProvenanceError(f"{path}: expected JSON, got {error}; delete the file and run again") from None
 
 

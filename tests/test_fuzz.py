@@ -7,6 +7,7 @@ Bytes flipped at random are in `test_damaged_files.py`.
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ def linked(kind: str, folder: Path, values: Any) -> Any:
         elif kind == "never written":
             shape = (10**11, *values.shape[1:])
             handle.create_dataset(key, shape, values.dtype, chunks=(64, *values.shape[1:]))
+        elif kind == "bomb":
+            inflating = zlib.compressobj(9)
+            data = inflating.compress(bytes(40 << 20)) + inflating.flush()
+            made = handle.create_dataset(key, values.shape, values.dtype, chunks=values.shape, compression="gzip")
+            made.id.write_direct_chunk((0,) * values.ndim, data)
         elif kind == "huge chunks":
             shape = (N, *values.shape[1:])
             chunks = ((1 << 31) // values[0].nbytes, *values.shape[1:])
@@ -100,6 +106,7 @@ LINKS = (
     "group",
     "never written",
     "huge chunks",
+    "bomb",
 )
 
 

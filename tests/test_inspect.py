@@ -56,7 +56,7 @@ def test_the_printed_section_ingests_the_file(
     raw, cells = valid(layout), sparse_values((3, *shape))
     shaped = {"showers": cells, "1": cells, "16": cells}
     if layout == "calochallenge":
-        shaped["showers"] = cells.reshape(3, -1) * 300
+        shaped["showers"] = cells.reshape(3, -1) * 3
     raw.content = {key: shaped.get(key, values[:3]) for key, values in raw.content.items()}
     path = raw.write(tmp_path / "a.h5")
     assert inspect(path) == 0

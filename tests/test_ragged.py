@@ -169,10 +169,11 @@ def test_a_file_with_a_user_block_is_left_to_the_library(tmp_path: Path) -> None
 
 def test_a_mesh_beyond_16_bits_is_read_dense(tmp_path: Path, make_showers: Make) -> None:
     mesh = CylinderMesh(41, 40, 41, 1.0, 1.0)
-    path = write_raw(tmp_path / "a.h5", make_showers(3, mesh=mesh))
+    showers = make_showers(3, mesh=mesh, incident_energy=np.full(3, 1e6))
+    path = write_raw(tmp_path / "a.h5", showers)
     ingest(path, tmp_path / "a.json", dataset(), detector_with(mesh), "siw")
     part = Part.open(tmp_path / "a.json")
-    np.testing.assert_array_equal(part.read().dense().energy, make_showers(3, mesh=mesh).energy)
+    np.testing.assert_array_equal(part.read().dense().energy, showers.energy)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0])

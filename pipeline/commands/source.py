@@ -35,7 +35,7 @@ def experiment_file(name: str, command: str) -> Path:
     for path in candidates:
         try:
             content = yaml.safe_load(path.read_text())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
             continue
         if isinstance(content, dict) and content.get("experiment") == name:
             return path

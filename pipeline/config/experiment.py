@@ -342,7 +342,7 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
             raise ConfigError(
                 f"{where}: expected a configuration file, found none; see config/config.yaml for an example"
             ) from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{where}: expected YAML, got: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: expected a mapping of keys, got {type(content).__name__}")

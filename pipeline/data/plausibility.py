@@ -34,7 +34,7 @@ class EnergyCheck:
         """Look at the first showers of a block; the first block is judged at once, before hours are spent."""
         n = min(len(showers), _LOOKED_AT)
         shower = np.repeat(np.arange(n), np.asarray(showers.row_size[:n]))
-        self._visible.append(np.bincount(shower, weights=showers.energy[: len(shower)], minlength=n))
+        self._visible.append(np.bincount(shower, weights=showers.energy[: len(shower)], minlength=n).astype(float))
         self._incident.append(np.asarray(showers.incident_energy[:n], dtype=np.float64))
         if len(self._visible) == 1 and self._visible[0].any():
             self.judge()

@@ -8,6 +8,7 @@ content only: new files, their order and their compression move nothing. Writing
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ SplitName = Literal["train", "validation", "test"]
 Half = Literal["reference", "floor"]
 
 _BLOCK_SHOWERS = 2048
+_KEYS = {"store_digest": str, "detector": str, "particle": str, "layout": str, "n_showers": int, "n_hits": int}
 _WHOLE = 1 << 64
 
 
@@ -65,6 +67,7 @@ class Part:
             )
         if not isinstance(content, dict) or "store_digest" not in content:
             raise StoreError(f"{path}: expected the manifest of a part, found other JSON; name a part's manifest")
+        _check_manifest(path, content)
         store = path.with_suffix(".zarr")
         try:
             group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
@@ -235,6 +238,21 @@ class Part:
         if not pieces:
             return self.read(slice(0, 0))
         return RaggedShowers.concatenate(pieces).take(np.argsort(order, kind="stable"))
+
+
+def _check_manifest(path: Path, content: dict[str, Any]) -> None:
+    """Refuse a manifest that lost a key, or has one of another type."""
+    wrong = [key for key, kind in _KEYS.items() if type(content.get(key)) is not kind]
+    if not wrong and (content["layout"] not in ("ragged", "dense") or min(content["n_showers"], content["n_hits"]) < 0):
+        wrong = ["layout, n_showers, n_hits"]
+    try:
+        wrong = wrong or [] if mesh_of(content["mesh"]) and math.isfinite(content.get("fill", 0.0)) else ["fill"]
+    except (KeyError, TypeError, ValueError):
+        wrong = wrong or ["mesh, fill"]
+    if wrong:
+        raise StoreError(
+            f"{path}: expected the manifest of a part, found other {', '.join(wrong)}; delete it and run again"
+        )
 
 
 def shower_hashes(showers: RaggedShowers) -> NDArray[np.uint64]:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from pipeline.config import BUILT_IN_DETECTORS, DetectorSpec
-from pipeline.data.formats.hdf5 import attributes_of, open_raw, read_rows, row_blocks_of
+from pipeline.data.formats.hdf5 import attributes_of, open_raw, read_rows, row_blocks_of, rows_of
 from pipeline.data.formats.reader import FormatError
 
 _VOXELS = {6480: (9, 16, 45), 40500: (18, 50, 45)}
@@ -130,7 +130,7 @@ def _visible_share(handle: h5py.File, showers: h5py.Dataset | None) -> float | N
     rows = slice(0, min(64, next(iter(row_blocks_of(showers))).stop))
     key = next((key for key in ("incident_energies", "incident_energy") if key in handle), None)
     try:
-        incident = 1e3 * float(showers.name[1:]) if key is None else np.ravel(handle[key][rows])
+        incident = 1e3 * float(showers.name[1:]) if key is None else np.ravel(rows_of(handle[key], rows))
         share = read_rows(showers, rows).reshape(rows.stop, -1).sum(axis=1, dtype=float) / incident
     except (ValueError, TypeError):
         return None

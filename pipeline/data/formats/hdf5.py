@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.formats.inflation import check_inflation
 from pipeline.data.formats.patience import patience
 from pipeline.data.formats.reader import FormatError
 
@@ -40,6 +41,10 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         handle = h5py.File(path, "r", locking="best-effort")
     except FileNotFoundError:
         raise FormatError(f"{path}: expected an HDF5 file, found no file; check `files:`") from None
+    except PermissionError:
+        raise PermissionError(
+            f"{path}: expected a file that may be read, found one without permission; ask its owner (chmod a+r)"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise FormatError(
             f"{path}: expected a whole HDF5 file, found: {error}; it is truncated or of another "
@@ -121,9 +126,15 @@ def _check_size(dataset: h5py.Dataset, key: str, where: Path) -> None:
         )
 
 
+def rows_of(dataset: h5py.Dataset, rows: slice) -> NDArray[Any]:
+    """A row range as it is stored; `FormatError` where a chunk of it inflates to more than it may."""
+    check_inflation(dataset, rows)
+    return np.asarray(dataset[rows])
+
+
 def read_rows(dataset: h5py.Dataset, rows: slice) -> NDArray[np.float32]:
     """A row range as native float32."""
-    return np.asarray(dataset[rows], dtype=np.float32)
+    return np.asarray(rows_of(dataset, rows), dtype=np.float32)
 
 
 def row_blocks_of(dataset: h5py.Dataset) -> Iterator[slice]:

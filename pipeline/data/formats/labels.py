@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, ShowerError
-from pipeline.data.formats.hdf5 import open_raw, values_of
+from pipeline.data.formats.hdf5 import open_raw, rows_of, values_of
 from pipeline.data.formats.reader import Description, FormatError, Labels
 
 ANGLES = ("incident_theta", "incident_phi")
@@ -48,7 +48,7 @@ def read_labels(path: Path, energy_key: str, description: Description, rows: sli
 
 def _column(handle: h5py.File, key: str, rows: slice) -> NDArray[np.float64]:
     """Values as float64; those that float32, which parts hold, cannot are what they would become: 0 or infinite."""
-    values = np.asarray(handle[key][rows], dtype=np.float64).reshape(-1)
+    values = np.asarray(rows_of(handle[key], rows), dtype=np.float64).reshape(-1)
     with np.errstate(over="ignore", under="ignore"):
         held = values.astype(np.float32)
     return np.where(np.isfinite(held) & (held != 0), values, held)

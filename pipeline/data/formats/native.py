@@ -30,6 +30,7 @@ from pipeline.data.formats.hdf5 import (
     create_raw,
     open_raw,
     read_rows,
+    rows_of,
     set_attributes,
     values_of,
 )
@@ -91,7 +92,7 @@ def _offsets(path: Path) -> NDArray[np.int64]:
 def _offsets_of(path: Path, size: int, mtime_ns: int) -> NDArray[np.int64]:
     with open_raw(path) as handle:
         dataset = values_of(handle, "row_size", path, integer=True)
-        row_size = np.asarray(dataset[:], dtype=np.int64) if dataset.ndim == 1 else np.full(1, -1)
+        row_size = np.asarray(rows_of(dataset, slice(None)), dtype=np.int64) if dataset.ndim == 1 else np.full(1, -1)
     if (row_size < 0).any() or (row_size > 1 << 32).any():
         raise FormatError(
             f"{path}: data set row_size: expected numbers of hits, one for each shower, found shape {dataset.shape} "
@@ -135,7 +136,7 @@ def read_ragged(path: Path, description: Description, rows: slice) -> RaggedShow
     offsets = _offsets(path)[start : stop + 1]
     hits = slice(int(offsets[0]), int(offsets[-1]))
     with open_raw(path) as handle:
-        cell = np.asarray(handle["cell"][hits])
+        cell = rows_of(handle["cell"], hits)
         energy = read_rows(handle["energy"], hits)
     known = labels(path, description, slice(start, stop))
     _check_hits(path, cell, energy, offsets, description.mesh, start)

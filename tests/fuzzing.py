@@ -1,0 +1,501 @@
+"""Malformed input for every reader, drawn by hypothesis: raw files, configuration, records, checkpoints, models.
+
+`python tests/fuzzing.py [N]` tries N inputs (default 10,000), shared among the targets, prints what became of them and
+writes benchmarks/results/fuzzing.json. A target draws one input and says `refused` (by the error of its reader, which
+names the file), `read` (to what is right), or fails: another exception is a traceback, and something that must not be
+read a wrong acceptance. Bytes flipped at random in HDF5 are read in a process of their own: `died` counts the times
+that the HDF5 library took it along.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from raw_files import BINNING, N, valid
+from workflow_fixtures import REPOSITORY
+
+from pipeline.config import ConfigError, load_config
+from pipeline.data.formats import READERS, FormatError
+from pipeline.data.formats.binning import read_binning
+from pipeline.data.ingest import ingest
+from pipeline.data.store import Part, StoreError
+from pipeline.plan import Plan
+from pipeline.provenance import ProvenanceError, write_json
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "fuzzing.json"
+LAYOUTS = sorted(READERS)
+CONTENT: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
+Draw = Callable[[Any], Any]
+NUMBERS = st.sampled_from([0, -1, 1, 2**31, 2**63, -(2**63), 1e308, -0.0, 1e-320, float("nan"), float("inf")])
+ODD: Any = st.one_of(
+    st.none(),
+    st.booleans(),
+    NUMBERS,
+    st.text(max_size=8),
+    st.sampled_from(["../../x", "/etc/passwd", "$HOME", "~root", "*", "\x00", "a" * 300, "!!python/none"]),
+    st.lists(st.integers(-2, 2), max_size=3),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)
+
+
+class WrongAcceptance(AssertionError):
+    """Something was read that must not be."""
+
+
+# --------------------------------------------------------------------------------------- raw files
+
+
+def _values(raw: Any, key: str, draw: Draw) -> Any:
+    """A value in a data set that cannot be."""
+    values = np.array(raw.content[key])
+    if values.dtype.kind == "f":
+        bad = draw(st.sampled_from([np.nan, np.inf, -np.inf, -1e9, -1.0]))
+        values.flat[draw(st.integers(0, values.size - 1))] = bad if key != "incident_phi" else np.nan
+        return values
+    values = values.astype("i8")
+    values.flat[draw(st.integers(0, values.size - 1))] = draw(st.sampled_from([-1, 2**40, 2**62]))
+    return values
+
+
+def _shape(raw: Any, key: str, draw: Draw) -> Any:
+    values = raw.content[key]
+    shapes = [values.shape[1:], (*values.shape, 2), (*values.shape[:-1], values.shape[-1] + 1), (*values.shape, 0)]
+    shape = draw(st.sampled_from(shapes))
+    if shape in ((), (N, 1)):
+        shape = (*values.shape, 3)
+    if raw.layout == "par04" and shape[1:] == values.shape[1:]:
+        shape = (*values.shape, 2)
+    if raw.layout == "caloforge" and len(shape) == 1:
+        shape = (*values.shape, 2)
+    return np.resize(values, shape)
+
+
+def _type(raw: Any, key: str, draw: Draw) -> Any:
+    values = raw.content[key]
+    kinds = [
+        "c8",
+        "S8",
+        "bool",
+        [("a", "f4")],
+        [("a", "i4", (3,))],
+        *(["u4", "f2"] if values.dtype.kind == "f" else ["f4"]),
+    ]
+    kind = draw(st.sampled_from(kinds))
+    return np.zeros(values.shape, kind) if isinstance(kind, list) else np.ones(values.shape).astype(kind)
+
+
+def _link(raw: Any, key: str, draw: Draw) -> Any:
+    """Something that leads elsewhere: out of the file, to another place in it, or to nothing."""
+    values, kind = (
+        raw.content[key],
+        draw(st.sampled_from(["external", "soft", "dangling", "virtual", "storage", "group"])),
+    )
+
+    def write(handle: h5py.File, name: str) -> None:
+        folder = Path(handle.filename).parent
+        with h5py.File(folder / "elsewhere.h5", "w") as other:
+            other["values"] = values
+        if kind == "external":
+            handle[name] = h5py.ExternalLink(str(folder / "elsewhere.h5"), "values")
+        elif kind == "soft":
+            handle.create_group("beside")["values"] = values
+            handle[name] = h5py.SoftLink("/beside/values")
+        elif kind == "dangling":
+            handle[name] = h5py.SoftLink("/nowhere")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(values.shape, values.dtype)
+            layout[...] = h5py.VirtualSource(str(folder / "elsewhere.h5"), "values", values.shape)
+            handle.create_virtual_dataset(name, layout)
+        elif kind == "storage":
+            outside = [(str(folder / "elsewhere.h5"), 0, h5py.h5f.UNLIMITED)]
+            handle.create_dataset(name, values.shape, values.dtype, external=outside)
+        else:
+            handle.create_group(name)
+
+    return write
+
+
+def _huge(raw: Any, key: str, draw: Draw) -> Any:
+    """A shape that was never written, beyond all memory."""
+    values, n = raw.content[key], draw(st.sampled_from([10**9, 10**12, 2**60]))
+
+    def write(handle: h5py.File, name: str) -> None:
+        chunk = (64, *values.shape[1:])
+        handle.create_dataset(name, (n, *values.shape[1:]), values.dtype, chunks=chunk, maxshape=(None, *chunk[1:]))
+
+    return write
+
+
+SPOILING = (_values, _shape, _type, _link, _huge)
+
+
+def raw_spoilt(folder: Path, draw: Draw) -> str:
+    """A raw file in which one thing cannot be: it must be refused, and leave nothing behind."""
+    raw = valid(draw(st.sampled_from(LAYOUTS)), draw(st.integers(0, 3)))
+    how = draw(st.sampled_from([*SPOILING, "missing", "cut", "attribute"]))
+    keys = [k for k in sorted(raw.content) if not (raw.layout == "caloforge" and k.startswith("incident_"))]
+    key = draw(st.sampled_from(keys))
+    path = folder / "raw.h5"
+    if how == "missing":
+        del raw.content[key]
+        if raw.layout == "par04":
+            raw.content["extra"] = np.zeros((1, *raw.mesh.shape), "f4")
+    elif how == "attribute":
+        name = draw(st.sampled_from(["sampling_fraction", "dr_mm", "detector", "particle", "unit", "cells"]))
+        raw.attributes[name] = draw(st.sampled_from([-1.0, float("nan"), "nobody knows", [1, 2], 0.0]))
+    elif how != "cut":
+        raw.content[key] = how(raw, key, draw)
+    raw.write(path)
+    if how == "cut":
+        content = path.read_bytes()
+        path.write_bytes(content[: draw(st.integers(0, len(content) - 1))])
+    return _refused(lambda: ingest(path, folder / "part.json", *raw.configured(folder), "siw", 1), folder, path)
+
+
+def _refused(act: Callable[[], object], folder: Path, path: Path) -> str:
+    try:
+        act()
+    except FormatError as error:
+        if path.name not in str(error) and "binning.xml" not in str(error):
+            raise WrongAcceptance(f"the message does not name the file: {error}") from None
+        if left := [p.name for p in folder.iterdir() if "part" in p.name]:
+            raise WrongAcceptance(f"left behind: {left}") from None
+        return "refused"
+    raise WrongAcceptance("a spoilt raw file became a part")
+
+
+def raw_flipped(folder: Path, draw: Draw) -> str:
+    """A raw file with bytes flipped at random, read by a child process: refused, or read to showers that can be."""
+    raw = valid(draw(st.sampled_from(LAYOUTS)))
+    path = raw.write(folder / "raw.h5", compression="gzip")
+    content = bytearray(path.read_bytes())
+    for _ in range(draw(st.integers(1, 8))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    path.write_bytes(content)
+    configured = raw.configured(folder)
+    return _in_child(lambda: _read_or_refused(path, folder / "part.json", configured))
+
+
+def _read_or_refused(path: Path, manifest: Path, configured: Any) -> str:
+    try:
+        ingest(path, manifest, *configured, "siw", 1)
+    except FormatError as error:
+        return "refused" if path.name in str(error) else f"the message does not name the file: {error}"
+    showers = Part.open(manifest).read()
+    fine = np.isfinite(showers.energy).all() and (showers.energy > 0).all() and (showers.incident_energy > 0).all()
+    return "read" if fine else "read to showers that cannot be"
+
+
+def _in_child(act: Callable[[], str]) -> str:
+    """The answer of the function in a fork with little memory and time; `died` when there is none."""
+    import resource
+    import signal
+
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(read)
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+        signal.alarm(20)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            answer = act()
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(write, answer.encode()[:4000])
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    if answer not in ("read", "refused", ""):
+        raise WrongAcceptance(answer)
+    return answer or "died"
+
+
+# ------------------------------------------------------------------------------------ configuration
+
+
+def _sections(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places of all values, dictionaries and lists included."""
+    found = [path] if path else []
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        found += _sections(value, (*path, key))
+    return found
+
+
+PLACES = _sections(CONTENT)
+# names, and steps of recipes, are the keys of these: a new one is no unknown key
+NAMED = {(), ("datasets",), ("preprocessing",), ("runs",), ("samples",), ("detectors",)}
+
+
+def _at(content: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        content = content[key]
+    return content
+
+
+def configuration_spoilt(folder: Path, draw: Draw) -> str:
+    """A configuration with an unknown key, a section in a value's place, a foreign tag or broken text: refused."""
+    content, how = copy.deepcopy(CONTENT), draw(st.sampled_from(["unknown", "section", "tag", "text", "nan"]))
+    path = draw(st.sampled_from(PLACES))
+    text = ""
+    if how == "unknown":
+        sections = [p for p in [(), *PLACES] if isinstance(_at(content, p), dict) and p not in NAMED - {()}]
+        section = draw(st.sampled_from(sections))
+        _at(content, section)["x" + draw(st.text("abcdefgh_", max_size=8))] = draw(ODD)
+    elif how == "section":
+        leaves = [p for p in PLACES if not isinstance(_at(content, p), dict | list)]
+        path = draw(st.sampled_from(leaves))
+        _at(content, path[:-1])[path[-1]] = {"a": draw(st.integers())}
+    elif how == "nan":
+        numbers = [
+            p for p in PLACES if isinstance(_at(content, p), int | float) and not isinstance(_at(content, p), bool)
+        ]
+        path = draw(st.sampled_from(numbers))
+        _at(content, path[:-1])[path[-1]] = draw(st.sampled_from([float("nan"), float("inf"), "many", None, [], -1e30]))
+    elif how == "tag":
+        _at(content, path[:-1])[path[-1]] = "TAGGED"
+        call = draw(
+            st.sampled_from(["object/apply:os.system [touch executed]", "name:os.system", "module:os", "tuple [1]"])
+        )
+        text = yaml.safe_dump(content).replace("TAGGED", f"!!python/{call}")
+    else:
+        whole = yaml.safe_dump(content)
+        cut = draw(st.integers(0, len(whole) - 1))
+        text = (
+            whole[:cut]
+            + draw(st.sampled_from(["\x00", "{", "[", "\t- :", "&a *a", "'", "%YAML 9\n---"]))
+            + whole[cut + 3 :]
+        )
+    file = folder / "experiment.yaml"
+    file.write_text(text or yaml.safe_dump(content))
+    try:
+        load_config(file)
+    except ConfigError as error:
+        if "experiment.yaml" not in str(error):
+            raise WrongAcceptance(f"the message does not name the file: {error}") from None
+        return "refused"
+    finally:
+        if Path("executed").exists() or (folder / "executed").exists():
+            raise WrongAcceptance("a tag was executed")
+    if how in ("text", "tag"):  # three characters less may leave the same meaning, or fall into a name
+        return "read"
+    raise WrongAcceptance(f"{how} at {path}")
+
+
+def configuration_odd(folder: Path, draw: Draw) -> str:
+    """A configuration with odd values at some places: refused, or one that can be saved and read again."""
+    content = copy.deepcopy(CONTENT)
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(PLACES))
+        try:
+            _at(content, path[:-1])[path[-1]] = draw(ODD)
+        except (KeyError, IndexError, TypeError):  # its place went with an earlier one
+            continue
+    try:
+        config = load_config(content)
+    except ConfigError:
+        return "refused"
+    if load_config(config.model_dump(mode="json", exclude_unset=True)) != config:
+        raise WrongAcceptance("read, but another one when saved")
+    return "read"
+
+
+# ------------------------------------------------------------------------- records, models, binnings
+
+
+def _mutated(text: bytes, draw: Draw) -> bytes:
+    """JSON with an odd value at some place, or broken."""
+    how = draw(st.sampled_from(["value", "missing", "cut", "bytes"]))
+    if how == "cut":
+        return text[: draw(st.integers(0, len(text) - 1))]
+    if how == "bytes":
+        broken = bytearray(text)
+        broken[draw(st.integers(0, len(text) - 1))] = draw(st.integers(0, 255))
+        return bytes(broken)
+    content = json.loads(text)
+    path = draw(st.sampled_from(_sections(content)))
+    if how == "value":
+        _at(content, path[:-1])[path[-1]] = draw(ODD)
+    else:
+        del _at(content, path[:-1])[path[-1]]
+    return json.dumps(content).encode()
+
+
+def manifest(folder: Path, draw: Draw) -> str:
+    """The manifest of a part, spoilt: refused, or the part is read as before."""
+    whole = folder / "whole.json"
+    if not whole.exists():
+        raw = valid("par04_events")
+        ingest(raw.write(folder / "whole.h5"), whole, *raw.configured(folder), "siw", 1)
+    spoilt = folder / "spoilt.json"
+    if not spoilt.with_suffix(".zarr").exists():
+        shutil.copytree(whole.with_suffix(".zarr"), spoilt.with_suffix(".zarr"))
+    spoilt.write_bytes(_mutated(whole.read_bytes(), draw))
+    expected = Part.open(whole).read()
+    try:
+        found = Part.open(spoilt)
+        showers, _ = found.read(), (found.digest, found.shower_hash, found.particle)
+    except StoreError as error:
+        if "spoilt.json" not in str(error):
+            raise WrongAcceptance(f"the message does not name the file: {error}") from None
+        return "refused"
+    if not (np.array_equal(showers.energy, expected.energy) and np.array_equal(showers.cell, expected.cell)):
+        raise WrongAcceptance("other showers")
+    return "read"
+
+
+def saved_plan(folder: Path, draw: Draw) -> str:
+    """A saved plan, spoilt: refused, or read."""
+    path = folder / "plan.json"
+    write_json(path, {"config": CONTENT, "files": {"test_siw": {"test_siw_0001": ["data/raw/a.h5", "k"]}}})
+    path.write_bytes(_mutated(path.read_bytes(), draw))
+    try:
+        Plan.load(path)
+    except (ConfigError, ProvenanceError) as error:
+        if "plan.json" not in str(error):
+            raise WrongAcceptance(f"the message does not name the file: {error}") from None
+        return "refused"
+    return "read"
+
+
+def binning(folder: Path, draw: Draw) -> str:
+    """The challenge's XML with bytes changed: refused, or read as layers that can be."""
+    content = bytearray(BINNING.encode())
+    for _ in range(draw(st.integers(1, 4))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    path = folder / "binning.xml"
+    path.write_bytes(content)
+    try:
+        _, layers = read_binning(path, "gamma")
+    except FormatError as error:
+        if "binning.xml" not in str(error):
+            raise WrongAcceptance(f"the message does not name the file: {error}") from None
+        return "refused"
+    if not all(layer.n_voxels > 0 and layer.r_edges_mm[0] >= 0 for layer in layers):
+        raise WrongAcceptance(f"{layers}")
+    return "read"
+
+
+class _Executed:
+    """What a pickle may do when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch executed",))
+
+
+def checkpoint(folder: Path, draw: Draw) -> str:
+    """A resume checkpoint: a pickle that acts, cut, or with bytes changed; the sound one before it is taken instead."""
+    import torch
+
+    from pipeline.training.checkpoint import load_checkpoint
+
+    warnings.simplefilter("ignore")
+    torch.save({"samples": 8, "rows": "[]"}, folder / f"{8:012d}.pt")
+    path = folder / f"{16:012d}.pt"
+    how = draw(st.sampled_from(["pickle", "torch pickle", "cut", "bytes"]))
+    if how == "pickle":
+        path.write_bytes(pickle.dumps({"samples": _Executed()}, protocol=draw(st.integers(0, 5))))
+    elif how == "torch pickle":
+        torch.save({"samples": 16, "more": _Executed()}, path)
+    else:
+        torch.save({"samples": 16, "rows": "[]", "network": {"w": torch.ones(4)}}, path)
+        content = bytearray(path.read_bytes())
+        if how == "cut":
+            content = content[: draw(st.integers(0, len(content) - 1))]
+        else:
+            content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+        path.write_bytes(content)
+    found = load_checkpoint(folder, 100)
+    if Path("executed").exists():
+        raise WrongAcceptance("a checkpoint was executed")
+    if found is None or found[0] not in ((8, 16) if how == "bytes" else (8,)):
+        raise WrongAcceptance(f"{how}: {found and found[0]}")
+    return "refused" if found[0] == 8 else "read"
+
+
+TARGETS: dict[str, tuple[float, Callable[[Path, Draw], str]]] = {
+    "raw file, one thing impossible": (0.3, raw_spoilt),
+    "raw file, bytes changed": (0.1, raw_flipped),
+    "configuration, wrong": (0.2, configuration_spoilt),
+    "configuration, odd values": (0.15, configuration_odd),
+    "manifest of a part": (0.1, manifest),
+    "saved plan": (0.05, saved_plan),
+    "binning XML": (0.05, binning),
+    "checkpoint": (0.05, checkpoint),
+}
+
+
+def tried(name: str, n: int, derandomize: bool = False) -> Counter[str]:
+    """What became of about n inputs; raises on the first wrong one, reduced to what matters."""
+    outcomes: Counter[str] = Counter()
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="fuzzing-") as folder:
+        os.chdir(folder)
+
+        @seed(20250101)
+        @settings(
+            max_examples=n,
+            deadline=None,
+            database=None,
+            derandomize=derandomize,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.data())
+        def one(data: Any) -> None:
+            outcomes[TARGETS[name][1](Path(folder), data.draw)] += 1
+
+        try:
+            one()
+        finally:
+            os.chdir(before)
+    return outcomes
+
+
+def main() -> int:
+    """Try all, print, write; exit status 1 when one was wrong."""
+    import logging
+
+    logging.disable(logging.WARNING)
+    os.fsync = lambda _: None  # type: ignore[assignment]
+    n, rows, wrong = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, [], 0
+    for name, (share, _) in TARGETS.items():
+        started = time.monotonic()
+        try:
+            outcomes = tried(name, round(share * n) + 1)
+        except Exception as error:
+            wrong += 1
+            print(f"{name}: {type(error).__name__}: {error}")
+            continue
+        rows.append(
+            {"target": name, "inputs": sum(outcomes.values()), **{k: outcomes[k] for k in ("refused", "read", "died")}}
+        )
+        print(f"{name:32} {dict(outcomes)}  {time.monotonic() - started:.0f} s", flush=True)
+    total = sum(row["inputs"] for row in rows)
+    print(f"{total} inputs, {wrong} targets with something wrong")
+    if not wrong and total >= 10_000:
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
