@@ -51,10 +51,10 @@ def ingested(raw: Path, manifest: Path, expected: str | None = None) -> dict[str
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 128 KiB."""
+    """A file system of 1 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield disk
@@ -69,16 +69,22 @@ def remount(disk: Path, options: str) -> None:
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_the_next_run_goes_on(tmp_path: Path, small_disk: Path) -> None:
-    raw = write_raw(tmp_path / "raw.h5", showers_of(4000))
+    raw = write_raw(tmp_path / "raw.h5", showers_of(20_000))
     with pytest.raises(OSError, match="No space left on device"):
         ingested(raw, small_disk / "part.json")
     assert not list(small_disk.iterdir())
-    remount(small_disk, "size=8m")
+    remount(small_disk, "size=16m")
     assert ingested(raw, small_disk / "part.json") == ingested(raw, tmp_path / "part.json")
-    recipe = load_config({**content(), "datasets": {"siw": {**content()["datasets"]["siw"]}}}).preprocessing["log"]
-    remount(small_disk, "size=1k")
+    config = load_config(content())
+    filling = small_disk / "filling"
+    with pytest.raises(OSError, match="No space"), filling.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 14))
     with pytest.raises(OSError, match="No space left on device"):
-        preprocess_part(small_disk / "part.json", small_disk / "prefix.json", recipe, load_config(content()).splits)
+        preprocess_part(
+            small_disk / "part.json", small_disk / "prefix.json", config.preprocessing["log"], config.splits
+        )
+    filling.unlink()
     assert {path.name for path in small_disk.iterdir()} == {"part.json", "part.zarr"}
 
 

@@ -60,18 +60,22 @@ class DenseWriter:
         self.store.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.store)
         self._temporary = temporary_name(self.store)
-        self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
-        self._array = self._group.create_array(
-            "shower_energy",
-            shape=(self.n, *self.mesh.shape),
-            dtype=np.float32,
-            chunks=(DENSE_CHUNK, *self.mesh.shape),
-            shards=(DENSE_SHARD, *self.mesh.shape) if self.n > DENSE_CHUNK else None,
-            compressors=ZstdCodec(level=1),
-            fill_value=0,
-            dimension_names=("shower", "r", "phi", "z"),
-            attributes=self._values,
-        )
+        try:
+            self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
+            self._array = self._group.create_array(
+                "shower_energy",
+                shape=(self.n, *self.mesh.shape),
+                dtype=np.float32,
+                chunks=(DENSE_CHUNK, *self.mesh.shape),
+                shards=(DENSE_SHARD, *self.mesh.shape) if self.n > DENSE_CHUNK else None,
+                compressors=ZstdCodec(level=1),
+                fill_value=0,
+                dimension_names=("shower", "r", "phi", "z"),
+                attributes=self._values,
+            )
+        except BaseException:  # nobody leaves a context that was not entered
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            raise
         self._shard = np.empty((min(DENSE_SHARD, self.n), self.mesh.n_cells), np.float32)
         return self
 

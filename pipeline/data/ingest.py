@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,16 +60,22 @@ def ingest(
     """
     raw, manifest = Path(raw), Path(manifest)
     manifest.unlink(missing_ok=True)
-    with _unchanged(raw, expected):
-        content = _ingest(raw, manifest, dataset, detector, name, threads)
+    with _unchanged(raw, expected) as still:
+        content = _ingest(raw, manifest, dataset, detector, name, threads, still)
     write_json(manifest, content)
     return content
 
 
 def _ingest(
-    raw: Path, manifest: Path, dataset: DatasetSpec, detector: DetectorSpec, name: str, threads: int | None
+    raw: Path,
+    manifest: Path,
+    dataset: DatasetSpec,
+    detector: DetectorSpec,
+    name: str,
+    threads: int | None,
+    still: Callable[[], None],
 ) -> dict[str, Any]:
-    """Write the store; returns the manifest's content."""
+    """Write the store, if the raw file is `still` what it was when all is read; returns the manifest's content."""
     reader = READERS[dataset.format]
     description = reader.describe(raw, dataset, detector)
     labels = reader.labels(raw, description, slice(None))
@@ -81,6 +87,7 @@ def _ingest(
         hashes = _stream(ragged, list(reader.row_blocks(raw, description)), writer, digest, check)
         source = {"name": raw.name, "size": raw.stat().st_size, "digest": digest.result()}
         source["fingerprint"] = fingerprint(raw)
+        still()
     incident = labels.incident_energy[rows].astype(np.float32)
     return {
         "kind": "part",
@@ -100,27 +107,30 @@ def _ingest(
 
 
 @contextmanager
-def _unchanged(raw: Path, expected: str | None) -> Iterator[None]:
-    """A block in which the file must stay as it is; an error in a block in which it changed is that of the change."""
+def _unchanged(raw: Path, expected: str | None) -> Iterator[Callable[[], None]]:
+    """A block in which the file must stay as it is, with a function that raises IngestError when it did not.
+
+    An error in a block in which the file changed is that of the change.
+    """
     before = _identity(raw)
     if expected is not None and before is not None and (found := fingerprint(raw)) != expected:
         raise IngestError(
             f"{raw}: expected the content that was found when this run began (fingerprint {expected}), found {found}; "
             "it was replaced meanwhile: run again"
         )
-    try:
-        yield
-    except Exception as error:
+
+    def still() -> None:
         if before is not None and _identity(raw) != before:
-            raise _changed(raw) from error
+            found = "another one" if raw.exists() else "none"
+            raise IngestError(f"{raw}: expected the file that was there when ingest began, found {found}; run again")
+
+    try:
+        yield still
+    except IngestError:
         raise
-    if _identity(raw) != before:
-        raise _changed(raw)
-
-
-def _changed(raw: Path) -> IngestError:
-    found = "another one" if raw.exists() else "none"
-    return IngestError(f"{raw}: expected the file that was there when ingest began, found {found}; run again")
+    except Exception:
+        still()
+        raise
 
 
 def _identity(raw: Path) -> tuple[int, ...] | None:

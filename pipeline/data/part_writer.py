@@ -71,7 +71,11 @@ class PartWriter:
         self.store.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.store)
         self._temporary = temporary_name(self.store)
-        self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
+        try:
+            self._group = zarr.open_group(self._temporary, mode="w", zarr_format=3, attributes=self._attributes)
+        except BaseException:  # nobody leaves a context that was not entered
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            raise
         self._pool = ThreadPoolExecutor(default_threads())
         about = {"long_name": "flat index of the cell", "compress": "r phi z"}
         self._cell = None if self.cells_of else self._column("cell", index_dtype(self.mesh), about, "zstd")

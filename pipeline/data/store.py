@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import SplitSpec
 from pipeline.data.part_writer import array_of, mesh_of
-from pipeline.data.shards import read_column
+from pipeline.data.shards import check_chunks, read_column
 from pipeline.provenance import ProvenanceError, read_json, tree_digest
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -71,7 +71,7 @@ class Part:
         store = path.with_suffix(".zarr")
         try:
             group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
-        except (FileNotFoundError, ValueError, KeyError):
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError):
             raise StoreError(
                 f"{path}: expected the store {store.name} beside it, found none that can be read; "
                 f"delete {path} and run again"
@@ -87,7 +87,8 @@ class Part:
             "energy" if ragged else "shower_energy": self.manifest["n_hits" if ragged else "n_showers"],
         }
         for name, n in expected.items():
-            found = array_of(self.group, name).shape[0] if name in self.group else None
+            with self._readable(name):
+                found = array_of(self.group, name).shape[0] if name in self.group else None
             if found != n:
                 raise StoreError(
                     f"{self.path}: expected {n} values of {name} in the store, found {found}; "
@@ -177,7 +178,9 @@ class Part:
 
     def _column(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         with self._readable(name):
-            return np.asarray(array_of(self.group, name)[:]).astype(dtype)
+            array = array_of(self.group, name)
+            check_chunks(array, self.store / name)
+            return np.asarray(array[:]).astype(dtype)
 
     def _sound(self, values: NDArray[Any], right: bool, expected: str) -> NDArray[Any]:
         """The values; `StoreError` where they are those of a missing chunk, which Zarr takes for zeros."""
