@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import digest_of
+from pipeline.energy import EnergyMeter
 from pipeline.plan import Plan
 from pipeline.provenance import ProvenanceError, alive, file_digest, read_json, write_json
 
 State = Literal["current", "outdated", "missing", "failed", "running"]
 LOGS = Path("logs")
+MESSAGE = "CALOFORGE_MESSAGE"  # in the environment: where a process of a training says to its parent why it ended
 SNAKEMAKE_LOCKS = Path(".snakemake") / "locks"
 _STAGE_OF_FOLDER = {"store": "ingest", "preprocessed": "preprocess", "raw": "simulate"}
 
@@ -121,22 +123,63 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
 
 @contextmanager
 def recorded(plan: Plan, job: Job) -> Iterator[None]:
-    """Record the block's cost and plan when it ends well, and why it did not otherwise."""
+    """Record the block's cost and plan when it ends well, and why it did not otherwise; once for all its processes."""
+    if not is_recording():
+        yield
+        return
     error, made_from = job.record("error"), job.made_from()
-    started = {"key": job.key, "host": socket.gethostname()}
+    attempts = _failed_attempts(error, job.key)
+    started = {"key": job.key, "host": socket.gethostname(), "failed_attempts": attempts}
     write_json(
         error, {**started, "process": os.getpid(), "error": "the process ended without a word; see the log beside this"}
     )
-    wall, cpu = time.monotonic(), _cpu_seconds()
+    cost = _measuring(job)
     try:
         yield
     except BaseException as reason:
-        write_json(error, {**started, "process": None, "error": str(reason) or type(reason).__name__})
+        told = {"process": None, "error": str(reason) or type(reason).__name__}
+        write_json(error, {**started, **told, "failed_attempts": [*attempts, cost()]})
         raise
-    cost = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": _cpu_seconds() - cpu, "peak_mb": _peak_mb()}
     made = {"made_from": made_from, "plan": plan.save().as_posix()}
-    write_json(job.record("measured"), {**made, **{k: round(v, 3) for k, v in cost.items()}})
+    write_json(job.record("measured"), {**made, **cost(), **({"failed_attempts": attempts} if attempts else {})})
     error.unlink(missing_ok=True)
+
+
+def _failed_attempts(error: Path, key: str) -> list[dict[str, Any]]:
+    """What attempts before this one cost that ended with a word."""
+    record = _read(error)
+    return list(record.get("failed_attempts", [])) if record.get("key") == key else []
+
+
+def _measuring(job: Job) -> Callable[[], dict[str, Any]]:
+    """Begins to measure this process and its children; what it returns gives the cost until then."""
+    wall, cpu, began, meter = time.monotonic(), _cpu_seconds(), time.time(), EnergyMeter()
+
+    def cost() -> dict[str, Any]:
+        used = _cpu_seconds() - cpu
+        gpus = _gpus(job, began)
+        numbers = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": used, "peak_mb": _peak_mb()}
+        found: dict[str, Any] = {k: round(v, 3) for k, v in (numbers | meter.stop(gpus, used)).items()}
+        found |= {"gpus": len(gpus)} if gpus else {}
+        return found | ({"slurm_job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {})
+
+    return cost
+
+
+def _gpus(job: Job, began: float) -> list[str]:
+    """GPUs that the job worked on: those of its training, or that of this process."""
+    record = job.output.parent / "training.measured.json"
+    if job.stage == "train" and record.exists() and record.stat().st_mtime >= began - 1:
+        return list(_read(record).get("gpu_uuids", []))
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return []
+    return [f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"]
+
+
+def is_recording() -> bool:
+    """Whether this process keeps the job's record: torchrun's first one, unless `launch` started it."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or (MESSAGE not in os.environ and os.environ.get("RANK") == "0")
 
 
 def _cpu_seconds() -> float:

@@ -113,6 +113,11 @@ class Paths:
         return self.results / "figures" / f"{figure}.pdf"
 
     @property
+    def cost(self) -> Path:
+        """What the experiment cost until its report was written."""
+        return self.results / "cost.measured.json"
+
+    @property
     def report(self) -> Path:
         """The page one reads first."""
         return self.results / "report.html"

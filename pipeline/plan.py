@@ -159,6 +159,11 @@ class Plan:
             inputs["previous"] = paths.slice(run, index - 1)
         return inputs
 
+    def train_threads(self, run: str) -> int:
+        """Threads of all processes of a run, as far as the configuration knows."""
+        spec = self.config.runs[run].training
+        return spec.threads * (1 if spec.parallel.processes == "gpus" else spec.parallel.processes)
+
     def sample_parts(self, sample: str) -> list[Path]:
         """Parts of a sample: one that is made here, or one for each of somebody's files."""
         files = isinstance(self.config.samples[sample], FilesSampleSpec)
@@ -232,7 +237,7 @@ class Plan:
         return self.paths.recipe_keys[recipe]
 
     def run_key(self, run: str) -> str:
-        """All that shapes a model, given its data and its parent; the number of slices does not."""
+        """All that shapes a model, given its data and its parent; slices, processes and kept checkpoints do not."""
         spec = self.config.runs[run]
         detectors = [self.config.detector(self.config.datasets[d].detector).digest() for d in spec.data]
         return digest_of([spec.training_digest(), self.config.splits.digest(), self.config.seed, detectors])
@@ -265,7 +270,7 @@ class Plan:
 
     def report_key(self) -> str:
         """All that shapes the report, given figures and metrics."""
-        return self.config.digest(exclude={"data_lock", "compute", "on_bad_file"})
+        return self.config.digest(exclude={"data_lock", "compute", "cost", "on_bad_file"})
 
 
 # ---------------------------------------------------------------------------------- data lock

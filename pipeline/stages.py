@@ -131,7 +131,8 @@ def merge(plan: Plan, recipe: str, dataset: str, threads: int = 2) -> Path:
 
 
 def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
-    """Train a run, or one slice of it."""
+    """Train a run, or one slice of it, in as many processes as its configuration asks for."""
+    from pipeline.training.launch import launch, processes_of, telling_parent
     from pipeline.training.request import TrainRequest
     from pipeline.training.trainer import train as train_run
 
@@ -139,21 +140,24 @@ def train(plan: Plan, run: str, slice_index: int | None = None) -> Path:
     index = spec.slices if slice_index is None else slice_index
     if not 1 <= index <= spec.slices:
         raise ConfigError(f"--slice: expected 1 to {spec.slices} as in runs.{run}.slices, got {index}")
-    train_run(
-        TrainRequest(
-            run=run,
-            config=plan.config,
-            parts={d: accepted(plan.part_manifests(d)) for d in spec.data},
-            prefix={d: accepted(plan.prefix_manifests(spec.recipe, d)) for d in spec.data},
-            transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
-            parent=paths.model(spec.start_from) if spec.start_from else None,
-            model_parents={role: paths.model(r) for role, r in plan.config.model_of(run).parents.items()},
-            manifest=paths.slice(run, index),
-            folder=paths.run_folder(run),
-            slice_index=index,
-            n_slices=spec.slices,
-        )
+    request = TrainRequest(
+        run=run,
+        config=plan.config,
+        parts={d: accepted(plan.part_manifests(d)) for d in spec.data},
+        prefix={d: accepted(plan.prefix_manifests(spec.recipe, d)) for d in spec.data},
+        transforms={d: paths.transform(spec.recipe, d) for d in spec.data},
+        parent=paths.model(spec.start_from) if spec.start_from else None,
+        model_parents={role: paths.model(r) for role, r in plan.config.model_of(run).parents.items()},
+        manifest=paths.slice(run, index),
+        folder=paths.run_folder(run),
+        slice_index=index,
+        n_slices=spec.slices,
     )
+    if "TORCHELASTIC_RUN_ID" not in os.environ and (processes := processes_of(spec.training)) > 1:
+        launch(run, processes, ["train", "--plan", plan.save().as_posix(), "--run", run, "--slice", str(index)])
+    else:
+        with telling_parent():
+            train_run(request)
     return paths.slice(run, index)
 
 
@@ -220,9 +224,12 @@ def figures(plan: Plan, figure: str) -> Path:
 
 def report(plan: Plan) -> Path:
     """Write the page that gathers summary, figures, configuration and lineage."""
+    from pipeline.cost import cost_table
     from pipeline.figures.report import write_report
 
-    write_report(plan.paths.report, **_report_content(plan))
+    cost = cost_table(plan)
+    write_json(plan.paths.cost, cost)
+    write_report(plan.paths.report, cost=cost, **_report_content(plan))
     return plan.paths.report
 
 
@@ -260,7 +267,7 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
     return {
         "experiment": plan.config.experiment,
         "figure": figure,
-        "configuration": plan.config.digest(exclude={"compute", "on_bad_file"}),
+        "configuration": plan.config.digest(exclude={"compute", "cost", "on_bad_file"}),
         "inputs": {path.as_posix(): file_digest(path) for path in plan.tables()},
         "code_version": __version__,
         "redraw": f"caloforge figures --figure {figure} --plan {plan.save().as_posix()}",
@@ -291,5 +298,6 @@ def _report_content(plan: Plan) -> dict[str, Any]:
         "measured": {
             path.relative_to(paths.results).as_posix(): read_json(path)
             for path in sorted(paths.results.rglob("*.measured.json"))
+            if path != paths.cost
         },
     }

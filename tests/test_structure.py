@@ -29,6 +29,8 @@ ROOMS = [
 ]
 FOUNDATION = {
     "config",
+    "cost",
+    "energy",
     "failures",
     "jobs",
     "orphans",

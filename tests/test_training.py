@@ -183,7 +183,7 @@ def test_metrics_hold_the_whole_run(generator):
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(toy, tmp_path, monkeypatch):
     request = toy.request("generator", tmp_path)
-    monkeypatch.setattr(trainer, "losses", lambda *_: {"cells_nll": torch.tensor(float("nan"))})
+    monkeypatch.setattr(trainer, "losses", lambda *_: {"cells_nll": torch.tensor(float("nan"), requires_grad=True)})
     with pytest.raises(TrainingError, match=r"runs\.generator: expected a finite loss after 0 showers.*learning_rate"):
         train(request)
     assert not request.manifest.exists()

@@ -6,6 +6,7 @@ import nothing heavy at their top: numpy, torch, zarr and the stages wait until 
 
 from pipeline.commands import (
     configuration,
+    cost,
     devices,
     doctor,
     download,
@@ -27,6 +28,7 @@ COMMANDS = (
     export_dense,
     status,
     why,
+    cost,
     inspect,
     configuration,
     freeze,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.commands.source import add_source, plan_of
 from pipeline.config import ConfigError
-from pipeline.jobs import JOBS, recorded
+from pipeline.jobs import JOBS, is_recording, recorded
 from pipeline.plan import Plan
 
 STAGES = {
@@ -64,7 +64,9 @@ def _stage(options: argparse.Namespace) -> None:
     if "slice" in given:
         given["slice_index"] = given.pop("slice")
     with recorded(plan, job):
-        print(getattr(stages, name)(plan, **given))
+        output = getattr(stages, name)(plan, **given)
+    if is_recording():
+        print(output)
 
 
 def _check_names(plan: Plan, given: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
 from pipeline.config.compute import ComputeSpec, SlurmWorkersSpec
+from pipeline.config.cost import CostSpec
 from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec, GeneratorSpec, LayerEnergiesSpec, ModelSpec
+from pipeline.config.parallel import ParallelSpec
 from pipeline.config.recipes import LABELS, RecipeSpec
 from pipeline.config.runs import (
     AugmentSpec,
@@ -33,6 +35,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConsistencySpec",
+    "CostSpec",
     "DatasetSpec",
     "DetectorSpec",
     "DiffusionSpec",
@@ -46,6 +49,7 @@ __all__ = [
     "MaskedViTSpec",
     "MeshSpec",
     "ModelSpec",
+    "ParallelSpec",
     "PerturbedSampleSpec",
     "RecipeSpec",
     "RunSpec",

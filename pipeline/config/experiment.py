@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.compute import ComputeSpec
+from pipeline.config.cost import CostSpec
 from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
@@ -47,6 +48,7 @@ class Config(Spec):
     evaluation: EvaluationSpec | None = None
     figures: FiguresSpec = FiguresSpec()
     compute: ComputeSpec = ComputeSpec()
+    cost: CostSpec = CostSpec()
 
     # ------------------------------------------------------------------------------- look-ups
 
@@ -236,6 +238,11 @@ class Config(Spec):
                         f"runs.{name}.model.{role}: expected a run of a {' or a '.join(model.parent_models[role])}, "
                         f"got '{parent}' of a {found}"
                     )
+            if model.name == "consistency" and run.training.parallel.strategy == "fsdp":
+                errors.append(
+                    f"runs.{name}.training.parallel.strategy: expected ddp for a consistency model, which compares "
+                    "with the average of its weights, got fsdp"
+                )
             if run.head:
                 errors += self._leaks(name, run.head.predict)
         return errors
@@ -302,8 +309,9 @@ class Config(Spec):
         for run in content.get("runs", {}).values():
             run["data"] = [f"{name}_smoke" for name in run["data"]]
         content["splits"] = {"train": 0.4, "validation": 0.1, "test": 0.5}
-        for run in content.get("runs", {}).values():
-            batch = min(16, run["training"].get("batch_size", 16))
+        for name, run in content.get("runs", {}).items():
+            parts = self.runs[name].training.parallel.parts
+            batch = max(1, min(16, run["training"].get("batch_size", 16)) // parts) * parts
             run["training"] |= {
                 "samples": 20 * batch,
                 "batch_size": batch,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.detectors import Cells
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec, ModelSpec
+from pipeline.config.parallel import ParallelSpec
 from pipeline.config.spec import Spec, digest_of
 
 
@@ -68,6 +69,17 @@ class TrainingSpec(Spec):
         "memory_gb. The showers are the same, their order is not",
     )
     memory_gb: PositiveFloat = Field(8.0, description="budget of the loader in each process, 1e9 bytes")
+    keep_checkpoints: PositiveInt = Field(2, description="how many of the newest are kept")
+    parallel: ParallelSpec = ParallelSpec()
+
+    @model_validator(mode="after")
+    def _shared_equally(self) -> TrainingSpec:
+        if self.batch_size % self.parallel.parts:
+            raise ValueError(
+                f"batch_size: expected a multiple of parallel.processes x parallel.accumulate = {self.parallel.parts}, "
+                f"got {self.batch_size}"
+            )
+        return self
 
 
 class RunSpec(Spec):
@@ -86,10 +98,11 @@ class RunSpec(Spec):
     version: int = 1
 
     def training_digest(self) -> str:
-        """Digest of all that shapes the training; the number of slices does not.
+        """Digest of all that shapes the training; slices, processes and kept checkpoints do not.
 
         Defaults are left out, so that an option added tomorrow moves no run of today; a change of what a default
         means bumps `version`, which is always in.
         """
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"slices"})
+        left_out: Any = {"slices": True, "training": {"parallel", "keep_checkpoints"}}
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
         return digest_of([content, self.model.name if self.model else None, self.version])

@@ -55,12 +55,13 @@ def write_report(
     lineage: Mapping[str, Any] | None = None,
     measured: Mapping[str, Any] | None = None,
     quarantined: Sequence[Mapping[str, str]] = (),
+    cost: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page; `figures` maps names to PDFs whose PNGs lie beside them, in the order of the page.
 
     summary: what `pipeline.evaluation.summary.summarise` returns; published: what `published_table` does; notes: lines
     by sample; lineage, measured: any JSON-able records by name; quarantined: data set, path and reason of each raw
-    file that was refused and left out.
+    file that was refused and left out; cost: what `pipeline.cost.cost_table` returns.
     Raises `ReportError` for a figure without its PNG.
     """
     table = summary_table(summary or {"samples": [], "lines": []})
@@ -87,6 +88,7 @@ def write_report(
         facts=facts(rows),
         lineage={name: pretty(record) for name, record in (lineage or {}).items()},
         quarantined=list(quarantined),
+        cost=cost_page(cost),
         measured=[(name, flat(record)) for name, record in sorted((measured or {}).items())],
     )
     with atomic_path(path) as temporary:
@@ -228,6 +230,17 @@ def _pivot(rows: Sequence[Record], samples: Sequence[str], key: Any) -> Record:
         "samples": [shown(s) for s in samples],
         "lines": [{"labels": labels, "cells": [cells.get(s, "") for s in samples]} for labels, cells in lines.items()],
     }
+
+
+def cost_page(cost: Mapping[str, Any] | None) -> Record:
+    """Tables of text: what it cost, and showers per kWh; empty without any."""
+    tables = []
+    for title, rows in (("Cost", (cost or {}).get("rows")), ("Showers per kWh", (cost or {}).get("showers"))):
+        if rows:
+            header = list(dict.fromkeys(key for row in rows for key in row))
+            cells = [["" if row.get(key) is None else flat(row[key])[0][1] for key in header] for row in rows]
+            tables.append({"title": title, "header": [key.replace("_", " ") for key in header], "rows": cells})
+    return {"tables": tables, "notes": list((cost or {}).get("notes", []))}
 
 
 def facts(rows: Sequence[Record]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import DiffusionSpec
+from pipeline.models.draws import evenly
 from pipeline.models.layer_energies import edm_coefficients
 
 LOG_NORMAL = (-0.5, 1.2)
@@ -73,7 +74,7 @@ def cosine_sigma(time: Tensor) -> Tensor:
 
 def log_uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """(n,) noise levels, uniform in log sigma and spread evenly over the batch."""
-    return low * (high / low) ** _times(n, generator)
+    return low * (high / low) ** evenly(n, generator)
 
 
 def log_normal(n: int, generator: torch.Generator) -> Tensor:
@@ -88,15 +89,9 @@ def training_levels(spec: DiffusionSpec, n: int, generator: torch.Generator) -> 
         return log_uniform(n, spec.sigma_min, spec.sigma_max, generator)
     if spec.formulation == "edm":
         return log_normal(n, generator)
-    time = _times(n, generator)
+    time = evenly(n, generator)
     if spec.formulation == "flow":
         sigma = time / (1 - time).clamp_min(1e-6)
     else:
         sigma = {"linear": linear_sigma, "cosine": cosine_sigma}[spec.schedule](time)
     return sigma.clamp(spec.sigma_min, spec.sigma_max)
-
-
-def _times(n: int, generator: torch.Generator) -> Tensor:
-    """(n,) uniform in [0, 1), spread evenly over the batch."""
-    offset = torch.rand(1, generator=generator, device=generator.device)
-    return (torch.arange(n, device=generator.device) / n + offset) % 1

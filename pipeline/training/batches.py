@@ -37,6 +37,11 @@ class Batch:
         """(B,) visible MeV on the network's mesh, behind the recipe's cut."""
         return self.conditions.layer_energy.sum(dim=1)
 
+    def take(self, own: slice) -> Batch:
+        """Some of the showers; shares memory."""
+        columns = (value[own] for value in vars(self.conditions).values())
+        return Batch(self.values[own], self.hit[own], Conditions(*columns))
+
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         return Batch(self.values.to(device), self.hit.to(device), self.conditions.to(device))

@@ -1,14 +1,14 @@
 """What a run leaves behind: resume checkpoints while it trains, and at the end a model.
 
 A resume checkpoint holds all that the next step depends on, so that a killed run goes on byte for byte; it lies
-in `<folder>/checkpoints/<run digest>/`, is written whole or not at all, and the last two are kept. A model is
-`model.safetensors` (averaged weights and buffers) and a JSON manifest, written last, with the spec, the fitted
-transforms and the lineage. Loading runs no code from a file (weights_only, safetensors). No times, no hosts.
+in `<folder>/checkpoints/<run digest>/`, is written whole or not at all, with its digest beside it, and the last few
+are kept. It does not know how many processes wrote it. A model is `model.safetensors` (averaged weights and
+buffers) and a JSON manifest, written last, with the spec, the fitted transforms and the lineage. Loading runs no
+code from a file (weights_only, safetensors). No times, no hosts.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import pickle
 import zipfile
@@ -27,7 +27,6 @@ from pipeline.models import Architecture, build_network
 from pipeline.provenance import ProvenanceError, atomic_path, file_digest, read_json, write_json
 
 log = logging.getLogger(__name__)
-KEPT = 2
 
 
 class CheckpointError(RuntimeError):
@@ -42,32 +41,44 @@ def checkpoint_folder(folder: Path, run_digest: str) -> Path:
     return folder / "checkpoints" / run_digest
 
 
-def save_checkpoint(folder: Path, samples: int, state: Mapping[str, Any]) -> Path:
-    """Write the state after `samples` showers, drop all but the last two up to it; returns its path."""
-    buffer = io.BytesIO()  # torch.save puts a file's name into its bytes
-    torch.save(dict(state), buffer)
+def save_checkpoint(folder: Path, samples: int, state: Mapping[str, Any], keep: int) -> Path:
+    """Write the state after `samples` showers, drop all but the last `keep` up to it; returns its path."""
     path = folder / f"{samples:012d}.pt"
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    for old in [p for p in _checkpoints(folder) if p.name <= path.name][:-KEPT]:
+        with open(temporary, "wb") as handle:  # given a path, torch.save would put the file's name into its bytes
+            torch.save(dict(state), handle)
+        write_json(path.with_suffix(".json"), {"digest": file_digest(temporary)})
+    for old in [p for p in _checkpoints(folder) if p.name <= path.name][:-keep]:
         old.unlink()
+        old.with_suffix(".json").unlink(missing_ok=True)
     return path
 
 
 def load_checkpoint(folder: Path, at_most: int) -> tuple[int, dict[str, Any]] | None:
-    """The newest readable state at or before `at_most` samples; a damaged one is skipped with a warning."""
+    """The newest whole state at or before `at_most` samples; a damaged one is skipped with a warning."""
     for path in reversed(_checkpoints(folder)):
         if int(path.stem) > at_most:
             continue
         try:
+            _check_digest(path)
             return int(path.stem), torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             log.warning(
                 "%s: expected a checkpoint, found a damaged file (%s); going on from the one before it",
                 path,
                 type(error).__name__,
             )
     return None
+
+
+_DAMAGE = (ProvenanceError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+def _check_digest(path: Path) -> None:
+    """torch.load does not see a changed bit. A checkpoint without a digest beside it is taken as it is."""
+    record = path.with_suffix(".json")
+    if record.exists() and read_json(record).get("digest") != file_digest(path):
+        raise CheckpointError(f"{path}: expected the content of {record}, found other bytes; delete both")
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -111,13 +122,13 @@ class TrainedModel:
 
 def save_model(
     manifest: Path,
-    network: nn.Module,
+    state: Mapping[str, Tensor],
     architecture: Architecture,
     transforms: Mapping[str, Transform],
     record: Mapping[str, Any],
 ) -> None:
     """Write `<manifest stem>.safetensors` and then the manifest; `record` holds run, spec and lineage."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    weights = {name: value.contiguous() for name, value in state.items()}
     path = manifest.with_suffix(".safetensors")
     with atomic_path(path) as temporary:
         temporary.write_bytes(save_tensors(weights))

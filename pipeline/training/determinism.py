@@ -21,8 +21,12 @@ def device_of(spec: TrainingSpec) -> torch.device:
 
 def seeded(device: torch.device, key: str) -> torch.Generator:
     """A generator on the device whose seed is a hash of the key."""
-    seed = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(seed_of(key))
+
+
+def seed_of(key: str) -> int:
+    """A seed of 63 bits: a hash of the key."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Losses: pure functions of a network, a batch and a generator; each cites the equation it implements.
 
-Every loss is a mean over the batch. `LOSSES` maps a network's class to the function that gives its named
-terms; their sum is what is minimised. A generator's are those of its family's shower network, which has a line of
-its own, and those of the energy network. No optimiser, no schedule.
+Every loss is a mean over the batch's showers, which may be a part of a larger batch (see `draws`): draw random numbers
+for each shower from the given generator. `LOSSES` maps a network's class to the function that gives its named terms;
+their sum is what is minimised. A generator's are those of its family's shower network, which has a line of its own,
+and those of the energy network. No optimiser, no schedule.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ the batch is asked for; leaving the context ends the thread.
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from types import TracebackType
 
@@ -21,7 +22,7 @@ class Prefetcher:
     """A context that gives the batches from `start` to `stop` samples in turn.
 
     Each batch holds `batch_size` samples over all ranks, of which this rank gets its slice. `pinned` keeps the
-    buffers page-locked, for copies to a GPU.
+    buffers page-locked, for copies to a GPU. `waited_seconds` is how long batches were waited for.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Prefetcher:
         self._ready: SimpleQueue[tuple[Buffers, Batch] | BaseException] = SimpleQueue()
         self._in_use: Buffers | None = None
         self._failed: BaseException | None = None
+        self.waited_seconds = 0.0
         self._thread = threading.Thread(target=self._work, args=(start,), name="prefetch", daemon=True)
 
     def __enter__(self) -> Prefetcher:
@@ -71,7 +73,9 @@ class Prefetcher:
             )
         if self._in_use is not None:
             self._free.put(self._in_use)
+        asked = time.monotonic()
         found = self._ready.get()
+        self.waited_seconds += time.monotonic() - asked
         if isinstance(found, BaseException):
             self._failed = found
             raise found

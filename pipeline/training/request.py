@@ -1,8 +1,8 @@
 """What one training job is: its configuration, its data and its identity.
 
 In: a `TrainRequest` of manifest paths. Out: fitted transforms, the architecture, and the run's digest, which covers
-everything that decides the weights (and nothing else: not the number of slices, not how often checkpoints are
-written). `datasets` opens the showers.
+everything that decides the weights (and nothing else: not the number of slices or processes, not how often
+checkpoints are written). `datasets` opens the showers.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def record_of(request: TrainRequest, order: Mapping[str, Any]) -> dict[str, Any]
 
     `order` is the loader's: a budget that does not change the order does not change the run.
     """
-    left_out: Any = {"slices": True, "training": {"checkpoint_every", "loading", "memory_gb"}}
+    how = {"checkpoint_every", "keep_checkpoints", "loading", "memory_gb", "parallel"}
+    left_out: Any = {"slices": True, "training": how}
     return {
         "run": request.run,
         "spec": request.spec.model_dump(mode="json", exclude=left_out),

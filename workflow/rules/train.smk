@@ -8,7 +8,7 @@ rule train:
         f"{RESULTS}/train/{{run}}/model.json",
     log:
         f"{LOGS}/train/{{run}}.log",
-    threads: lambda w: PLAN.config.runs[w.run].training.threads
+    threads: lambda w: PLAN.train_threads(w.run)
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 240 * attempt,
@@ -28,7 +28,7 @@ rule train_slice:
         f"{RESULTS}/train/{{run}}/slice-{{slice}}.json",
     log:
         f"{LOGS}/train/{{run}}-{{slice}}.log",
-    threads: lambda w: PLAN.config.runs[w.run].training.threads
+    threads: lambda w: PLAN.train_threads(w.run)
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 240 * attempt,
