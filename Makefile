@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm test-crash bench-simulate bench-data bench-evaluate bench-generate study-perturbations study-reliability check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm test-crash bench-simulate bench-data bench-evaluate bench-generate bench-gpu study-perturbations study-reliability check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -54,6 +54,9 @@ bench-generate: env
 	@caloforge unlock
 	snakemake --cores $(CORES) --configfile config/experiments/front.yaml
 	python benchmarks/generate.py
+
+bench-gpu: env
+	python benchmarks/gpu_train.py
 
 study-reliability: env
 	python benchmarks/reliability.py

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,15 @@ from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
 from pipeline.config import ConfigError, load_config
 from pipeline.models import build_network
 from pipeline.models.draws import BatchGenerator, drawing, evenly
+from pipeline.provenance import temporary_name
+from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.datasets import training_loader
 from pipeline.training.distributed import blocks, prepare_blocks
 from pipeline.training.objectives import LOSSES
+from pipeline.training.probe import probe
 from pipeline.training.request import architecture_of, fitted_transforms
-from pipeline.training.trainer import train
+from pipeline.training.trainer import loss_of, train
+from pipeline.training.writing import CheckpointWriter
 
 STEPS, BATCH = 50, 16
 
@@ -199,3 +206,60 @@ def test_fine_tuning_leaves_parameters_unused_or_frozen(toy, tmp_path, strategy,
         parent = {"run": "representation", "where": content["where"], "world": 1, "sections": content["sections"]}
         train_in_ranks(toy, [parent, content])
     check_same(rows(tmp_path / "two", "energy"), rows(tmp_path / "one", "energy"))
+
+
+# ----------------------------------------------------------------------------- work and checkpoints
+
+
+def test_the_work_of_a_step_is_three_times_that_of_a_forward_pass(toy, tmp_path):
+    request = toy.request("representation", tmp_path)
+    transforms = fitted_transforms(request)
+    network = build_network(architecture_of(request, transforms), 1)
+    batch = next(training_loader(request, transforms).in_order(2, 2))
+    spec = request.spec.training
+    found = probe(copy.deepcopy(network), loss_of(spec), batch, torch.device("cpu"))
+    width, mlp, tokens, visible, cells = 24, 72, 3, 1, 30
+    block = 2 * (4 * width**2 + 2 * width * mlp)  # multiply-adds of a token, without attention
+    by_hand = visible * (2 * cells * width + block + 4 * visible * width + 2 * width * 12)
+    by_hand += tokens * (2 * (4 * 12**2 + 2 * 12 * 36) + 4 * tokens * 12 + 2 * 12 * cells)
+    inputs = 2 * visible * cells * width  # nothing asks for the gradient of the showers
+    assert found.flop_per_shower == pytest.approx(3 * by_hand - inputs, rel=0.02)
+    assert not found.unused
+
+
+def test_parameters_without_a_gradient_are_noticed(toy, tmp_path):
+    request = toy.request("energy", tmp_path)
+    transforms = fitted_transforms(request)
+    network = build_network(architecture_of(request, transforms), 1)
+    batch = next(training_loader(request, transforms).in_order(2, 2))
+    assert probe(network, loss_of(request.spec.training), batch, torch.device("cpu")).unused  # the decoder
+
+
+def test_as_many_checkpoints_as_asked_are_kept_and_a_changed_bit_is_seen(tmp_path, caplog):
+    with CheckpointWriter(tmp_path, keep=3) as writer:
+        for samples in range(5):
+            writer.save(samples, {"x": torch.full((1000,), float(samples))})
+    paths = sorted(tmp_path.glob("*.pt"))
+    assert [int(path.stem) for path in paths] == [2, 3, 4] and len(list(tmp_path.iterdir())) == 6
+    content = bytearray(paths[-1].read_bytes())
+    content[len(content) // 2] ^= 1
+    paths[-1].write_bytes(content)
+    samples, state = load_checkpoint(tmp_path, 10)
+    assert samples == 3 and float(state["x"][0]) == 3.0
+    assert "expected a checkpoint, found a damaged file" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_training(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OSError, match="taken"), CheckpointWriter(tmp_path / "taken", keep=2) as writer:
+        writer.save(1, {})
+
+
+def test_what_dead_processes_left_half_written_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    half = temporary_name(tmp_path / "000000000016.pt")
+    half = half.with_name(half.name.replace(f"-{os.getpid()}.", f"-{dead.pid}."))
+    half.write_bytes(b"x")
+    with CheckpointWriter(tmp_path, keep=2):
+        assert not half.exists()

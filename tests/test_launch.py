@@ -150,3 +150,18 @@ def test_two_processes_by_one_command_give_the_model_of_one(workdir):
     check_same(found[2], found[1])
     record = json.loads((workdir.folder / "logs/toy/train/generator/model.measured.json").read_text())
     assert record["cpu_seconds"] > 0
+
+
+# ------------------------------------------------------------------------------------- benchmark
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_small_and_says_what_it_needs():
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_train.py")]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    refused = subprocess.run(command, capture_output=True, text=True, env=hidden)
+    assert refused.returncode == 1 and "expected a CUDA GPU, found none; run it on one" in refused.stderr
+    done = subprocess.run([*command, "--tiny", "--steps", "3"], capture_output=True, text=True, env=hidden)
+    assert done.returncode == 0, done.stderr
+    found = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
+    assert found["samples_per_second"] > 0 and found["mfu"] > 0 and 0 <= found["waiting_for_data"] <= 1

@@ -66,8 +66,8 @@ def train(request: TrainRequest) -> None:
         logging.getLogger("pipeline").setLevel(logging.NOTSET if team.first else logging.WARNING)
         record, validation = record_of(request, loader.order), validation_loader(request, transforms)
         architecture, network = initial_network(request, transforms, loader)
-        work = probe(copy.deepcopy(network), _loss(spec), next(loader.in_order(2, 2)), device)
-        state = first_state(network.to(device), _loss(spec), spec, team, work.unused)
+        work = probe(copy.deepcopy(network), loss_of(spec), next(loader.in_order(2, 2)), device)
+        state = first_state(network.to(device), loss_of(spec), spec, team, work.unused)
         checkpoints = checkpoint_folder(request.folder, digest_of(record))
         resume(request, state, checkpoints)
         meter = Throughput(spec, device, team.world, work.flop_per_shower)
@@ -213,7 +213,7 @@ def losses(network: nn.Module, batch: Batch, generator: torch.Generator, spec: T
         return LOSSES[type(network)](network, batch, generator)
 
 
-def _loss(spec: TrainingSpec) -> Callable[[nn.Module, Batch, BatchGenerator], Terms]:
+def loss_of(spec: TrainingSpec) -> Callable[[nn.Module, Batch, BatchGenerator], Terms]:
     """The loss of a part of a batch, with its share of the batch's random numbers."""
 
     def loss(network: nn.Module, batch: Batch, generator: BatchGenerator) -> Terms:
