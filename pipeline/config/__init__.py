@@ -1,5 +1,12 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
+from pipeline.config.autoencoders import (
+    AutoregressiveSpec,
+    FiniteScalarsSpec,
+    LearnedCodebookSpec,
+    VAESpec,
+    VQVAESpec,
+)
 from pipeline.config.compute import ComputeSpec, SlurmWorkersSpec
 from pipeline.config.cost import CostSpec
 from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpec
@@ -30,6 +37,7 @@ __all__ = [
     "BUILT_IN_DETECTORS",
     "LABELS",
     "AugmentSpec",
+    "AutoregressiveSpec",
     "BaselineSampleSpec",
     "ComputeSpec",
     "Config",
@@ -42,10 +50,12 @@ __all__ = [
     "EvaluationSpec",
     "FiguresSpec",
     "FilesSampleSpec",
+    "FiniteScalarsSpec",
     "GeneratorSpec",
     "HeadSpec",
     "LayerEnergiesSpec",
     "LayerSpec",
+    "LearnedCodebookSpec",
     "MaskedViTSpec",
     "MeshSpec",
     "ModelSpec",
@@ -62,6 +72,8 @@ __all__ = [
     "Spec",
     "SplitSpec",
     "TrainingSpec",
+    "VAESpec",
+    "VQVAESpec",
     "digest_of",
     "load_config",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline.config.autoencoders import AutoregressiveSpec, VQVAESpec
 from pipeline.config.compute import ComputeSpec
 from pipeline.config.cost import CostSpec
 from pipeline.config.data import DatasetSpec, SplitSpec
@@ -243,8 +244,26 @@ class Config(Spec):
                     f"runs.{name}.training.parallel.strategy: expected ddp for a consistency model, which compares "
                     "with the average of its weights, got fsdp"
                 )
+            if isinstance(model, AutoregressiveSpec):
+                errors += self._tokenizer_errors(name, model)
             if run.head:
                 errors += self._leaks(name, run.head.predict)
+        return errors
+
+    def _tokenizer_errors(self, name: str, prior: AutoregressiveSpec) -> list[str]:
+        """Codes need a tokenizer on the same data, and layer energies where it reads them."""
+        tokenizer, key, errors = self.model_of(prior.tokenizer), f"runs.{name}.model", []
+        own, other = self.runs[name], self.runs[prior.tokenizer]
+        if (own.data, own.recipe) != (other.data, other.recipe):
+            errors.append(
+                f"{key}.tokenizer: expected data {list(own.data)} and recipe '{own.recipe}' as the run has, got "
+                f"{list(other.data)} and '{other.recipe}' of '{prior.tokenizer}'"
+            )
+        if isinstance(tokenizer, VQVAESpec) and tokenizer.given_layers and prior.layer_energies is None:
+            errors.append(
+                f"{key}.layer_energies: expected an energy network, since '{prior.tokenizer}' reads layer energies, "
+                f"got null; or set runs.{prior.tokenizer}.model.given_layers: false"
+            )
         return errors
 
     def _leaks(self, run: str, label: str) -> list[str]:
@@ -279,6 +298,10 @@ class Config(Spec):
                 continue
             if not isinstance(self.model_of(sample.run), GeneratorSpec) or self.runs[sample.run].head:
                 errors.append(f"samples.{name}.run: expected a run of a generative model, got '{sample.run}'")
+            elif sample.given_layers and not isinstance(self.model_of(sample.run), AutoregressiveSpec):
+                errors.append(
+                    f"samples.{name}.given_layers: expected a run of an autoregressive model, got '{sample.run}'"
+                )
             if sample.guidance != 1 and not getattr(self.model_of(sample.run), "condition_dropout", 0):
                 errors.append(
                     f"samples.{name}.guidance: expected 1 for a run without condition_dropout, got "

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from pipeline.config.autoencoders import AutoregressiveSpec, VAESpec, VQVAESpec
 from pipeline.config.detectors import Cells
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec, ModelSpec
 from pipeline.config.parallel import ParallelSpec
@@ -26,7 +27,10 @@ class MaskedViTSpec(ModelSpec):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
 
 
-Model = Annotated[MaskedViTSpec | DiffusionSpec | ConsistencySpec, Field(discriminator="name")]
+Model = Annotated[
+    MaskedViTSpec | DiffusionSpec | ConsistencySpec | VAESpec | VQVAESpec | AutoregressiveSpec,
+    Field(discriminator="name"),
+]
 
 
 class HeadSpec(Spec):

@@ -32,6 +32,14 @@ class SamplingSpec(Spec):
         "condition_dropout in the run's model",
     )
     energy_steps: PositiveInt | None = Field(None, description="Heun steps of the energy network; default: its own")
+    temperature: PositiveFloat = Field(1.0, description="autoregressive: divides the logits of the codes")
+    top_k: PositiveInt | None = Field(None, description="autoregressive: draw among the k likeliest codes only")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="autoregressive: draw among the likeliest codes that make up this probability"
+    )
+    given_layers: NonNegativeInt = Field(
+        0, description="autoregressive: complete the held-out showers from their first layers, which are kept"
+    )
 
 
 class SampleSpec(SamplingSpec):

@@ -1,6 +1,8 @@
 """Networks: no data paths, no optimiser; every line of a `forward` ends with its shape."""
 
 from pipeline.models.architecture import NETWORKS, Architecture, build_network
+from pipeline.models.autoregressive import AutoregressivePrior
+from pipeline.models.cell_network import CellNetwork
 from pipeline.models.conditions import Conditions
 from pipeline.models.diffusion import DiffusionTransformer
 from pipeline.models.generator import ShowerGenerator
@@ -8,10 +10,14 @@ from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.shower_network import ShowerNetwork
+from pipeline.models.vae import ShowerVAE
+from pipeline.models.vqvae import ShowerVQVAE
 
 __all__ = [
     "NETWORKS",
     "Architecture",
+    "AutoregressivePrior",
+    "CellNetwork",
     "Conditions",
     "DiffusionTransformer",
     "EnergyRegression",
@@ -19,5 +25,7 @@ __all__ = [
     "MaskedViT",
     "ShowerGenerator",
     "ShowerNetwork",
+    "ShowerVAE",
+    "ShowerVQVAE",
     "build_network",
 ]

@@ -10,8 +10,18 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from pipeline.config import ConsistencySpec, DiffusionSpec, GeneratorSpec, HeadSpec, MaskedViTSpec
+from pipeline.config import (
+    AutoregressiveSpec,
+    ConsistencySpec,
+    DiffusionSpec,
+    GeneratorSpec,
+    HeadSpec,
+    MaskedViTSpec,
+    VAESpec,
+    VQVAESpec,
+)
 from pipeline.config.runs import Model
+from pipeline.models.autoregressive import AutoregressivePrior
 from pipeline.models.conditions import ConditionEncoder
 from pipeline.models.consistency import ConsistencyTransformer
 from pipeline.models.diffusion import DiffusionTransformer
@@ -21,6 +31,8 @@ from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.shower_network import ShowerNetwork
 from pipeline.models.tokens import Triple
+from pipeline.models.vae import ShowerVAE
+from pipeline.models.vqvae import ShowerVQVAE
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,27 @@ def _consistency(architecture: Architecture, conditions: ConditionEncoder) -> Sh
     return ConsistencyTransformer(spec, teacher.model, architecture.shape, conditions, own, len(architecture.domains))
 
 
+def _vae(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:
+    spec = architecture.model
+    assert isinstance(spec, VAESpec)  # the registry's key
+    return ShowerVAE(spec, architecture.shape, conditions, len(architecture.domains))
+
+
+def _vqvae(architecture: Architecture) -> ShowerVQVAE:
+    spec = architecture.model
+    assert isinstance(spec, VQVAESpec)  # the registry's key, or checked by _autoregressive
+    if architecture.head:
+        raise ValueError("head: expected a run of a masked_vit, got one of a vqvae; start it from a representation")
+    conditions = condition_encoder(architecture, architecture.shape[2] if spec.given_layers else 0, spec.width)
+    return ShowerVQVAE(spec, architecture.shape, conditions, len(architecture.domains))
+
+
+def _autoregressive(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:
+    spec, tokenizer = architecture.model, architecture.parents["tokenizer"]
+    assert isinstance(spec, AutoregressiveSpec)  # the registry's key
+    return AutoregressivePrior(spec, architecture.shape, conditions, len(architecture.domains), _vqvae(tokenizer))
+
+
 def _generator(architecture: Architecture) -> nn.Module:
     """A family's shower network, and the energy network that its spec asks for."""
     spec = architecture.model
@@ -122,7 +155,7 @@ def _generator(architecture: Architecture) -> nn.Module:
 def condition_encoder(architecture: Architecture, layers: int, width: int) -> ConditionEncoder:
     """An encoder of the conditions that a generator's spec lists, and of the energies of `layers` layers."""
     spec = architecture.model
-    assert isinstance(spec, GeneratorSpec)
+    assert isinstance(spec, GeneratorSpec | VQVAESpec)
     detectors, n = architecture.detector_of, len(architecture.detectors)
     droppable = layers > 0 and getattr(spec, "condition_dropout", 0) > 0
     return ConditionEncoder(spec.conditions, detectors, n, layers, width, architecture.threshold_mev, droppable)
@@ -131,9 +164,12 @@ def condition_encoder(architecture: Architecture, layers: int, width: int) -> Co
 SHOWER_NETWORKS: dict[str, Callable[[Architecture, ConditionEncoder], ShowerNetwork]] = {
     "diffusion": _diffusion,
     "consistency": _consistency,
+    "vae": _vae,
+    "autoregressive": _autoregressive,
 }
 NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
     "masked_vit": _masked_vit,
+    "vqvae": _vqvae,
     **dict.fromkeys(SHOWER_NETWORKS, _generator),
 }
 

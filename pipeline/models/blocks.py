@@ -2,7 +2,8 @@
 
 Shapes: B showers, N tokens, W width, H heads, C width of the condition. Sources: pre-norm blocks of the ViT
 (arXiv:2010.11929), adaLN-zero of the DiT (arXiv:2212.09748, section 3.2); options: RMSNorm (arXiv:1910.07467),
-SwiGLU (arXiv:2002.05202), normalised queries and keys (arXiv:2302.05442). No positions, no masks.
+SwiGLU (arXiv:2002.05202), normalised queries and keys (arXiv:2302.05442). No positions; masks are
+given.
 """
 
 from __future__ import annotations
@@ -13,6 +14,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@dataclass
+class Memory:
+    """Keys and values (B, H, capacity, W/H) of the tokens seen so far: what a later token attends to."""
+
+    keys: Tensor
+    values: Tensor
+    seen: int = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep those of the next tokens (B, H, n, W/H); returns all so far."""
+        end = self.seen + keys.shape[2]
+        self.keys[:, :, self.seen : end], self.values[:, :, self.seen : end] = keys, values
+        self.seen = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
 
 
 class Attention(nn.Module):
@@ -28,13 +45,21 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> (B, N, W)."""
+    def memory(self, showers: int, tokens: int, like: Tensor) -> Memory:
+        """An empty memory for B showers of up to N tokens."""
+        width = self.out.in_features // self.heads
+        keys, values = like.new_zeros(2, showers, self.heads, tokens, width).unbind(0)
+        return Memory(keys, values)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, memory: Memory | None = None) -> Tensor:
+        """(B, N, W), (N, N) True where a row's token sees a column's, tokens before x -> (B, N, W)."""
         n, tokens, width = x.shape
         split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
         query, key = self.query_norm(query), self.key_norm(key)  # 2 x (B, H, N, W/H)
-        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, N, W/H)
+        if memory is not None:
+            key, value = memory.append(key, value)  # 2 x (B, H, M, W/H)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (B, H, N, W/H)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, tokens, width))  # (B, N, W)
         return out
 
@@ -126,16 +151,16 @@ class ConditionedBlock(nn.Module):
         self.perceptron = self.style.new_perceptron(width, mlp_ratio)
         self.modulation = Modulation(condition_width, width, 6 if self.style.gated else 4)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(B, N, W), (B, C) -> (B, N, W)."""
+    def forward(self, x: Tensor, condition: Tensor, mask: Tensor | None = None, memory: Memory | None = None) -> Tensor:
+        """(B, N, W), (B, C), who sees whom, tokens before x -> (B, N, W)."""
         modulated = self.modulation(condition)  # 4 or 6 x (B, 1, W)
         if not self.style.gated:
             shift_a, scale_a, shift_p, scale_p = modulated  # 4 x (B, 1, W)
-            x = x + self.attention(self.norm(x) * (1 + scale_a) + shift_a)  # (B, N, W)
+            x = x + self.attention(self.norm(x) * (1 + scale_a) + shift_a, mask, memory)  # (B, N, W)
             x = x + self.perceptron(self.norm(x) * (1 + scale_p) + shift_p)  # (B, N, W)
             return x
         shift_a, scale_a, gate_a, shift_p, scale_p, gate_p = modulated  # 6 x (B, 1, W)
-        x = x + gate_a * self.attention(self.norm(x) * (1 + scale_a) + shift_a)  # (B, N, W)
+        x = x + gate_a * self.attention(self.norm(x) * (1 + scale_a) + shift_a, mask, memory)  # (B, N, W)
         x = x + gate_p * self.perceptron(self.norm(x) * (1 + scale_p) + shift_p)  # (B, N, W)
         return x
 

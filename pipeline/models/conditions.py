@@ -86,8 +86,9 @@ class ConditionEncoder(nn.Module):
         log = (conditions.layer_energy + self.threshold_mev).log()
         return (log - self.layer_centre[conditions.domain]) / self.layer_scale[conditions.domain]
 
-    def forward(self, conditions: Conditions, log_sigma: Tensor, dropped: Tensor | None = None) -> Tensor:
-        """Conditions of B showers, (B,) log noise level, (B,) which showers have no conditions -> (B, width)."""
+    def forward(self, conditions: Conditions, log_sigma: Tensor | None = None, dropped: Tensor | None = None) -> Tensor:
+        """Conditions of B showers, (B,) log noise level (zero: none), (B,) which have no conditions -> (B, width)."""
+        log_sigma = torch.zeros_like(conditions.incident_energy) if log_sigma is None else log_sigma  # (B,)
         noise = fourier_features(log_sigma / 4, NOISE_FEATURES)  # (B, 2 noise)
         features = []
         if "incident_energy" in self.names:

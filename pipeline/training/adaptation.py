@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerGenerator
+from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerGenerator, ShowerVQVAE
 from pipeline.training.checkpoint import TrainedModel
 
 
@@ -47,6 +47,8 @@ def start_from(network: nn.Module, parent: TrainedModel) -> list[str]:
                 fresh.append(name)
             else:
                 own.copy_(given)
+    if isinstance(network, ShowerVQVAE) and isinstance(parent.network, ShowerVQVAE):
+        network.codebook.load_state_dict(parent.network.codebook.state_dict())  # the codes keep their meaning
     if len(fresh) == len(list(network.parameters())):
         raise AdaptationError(
             f"start_from: expected a parent with weights for {type(network).__name__}, got "

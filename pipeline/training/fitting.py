@@ -13,11 +13,20 @@ from torch import Tensor, nn
 
 from pipeline.data import hitwise
 from pipeline.data.transforms import Transform
-from pipeline.models import Conditions, EnergyRegression, LayerEnergyDiffusion, ShowerGenerator, ShowerNetwork
+from pipeline.models import (
+    AutoregressivePrior,
+    Conditions,
+    EnergyRegression,
+    LayerEnergyDiffusion,
+    ShowerGenerator,
+    ShowerNetwork,
+    ShowerVQVAE,
+)
 from pipeline.training.loading import Batches
 
 LIMIT = 20_000
 CELLS = 20_000_000
+VECTORS = 50_000
 _BLOCK = 128
 
 
@@ -39,6 +48,23 @@ def fit_buffers(network: nn.Module, loader: Batches, transforms: Sequence[Transf
         showers.conditions.fit(conditions)
         if energies is not None:
             _fit_energies(energies, conditions, seed)
+
+
+@torch.no_grad()
+def fit_codes(network: nn.Module, loader: Batches, seed: int) -> None:
+    """Fit in place where a codebook starts, and the code frequencies that a prior starts from (with its tokenizer)."""
+    network = network.showers if isinstance(network, ShowerGenerator) else network
+    tokenizer = network.tokenizer if isinstance(network, AutoregressivePrior) else network
+    if not isinstance(tokenizer, ShowerVQVAE):
+        return
+    domains = len(tokenizer.empty)
+    each = max(1, VECTORS // tokenizer.tokens // domains)
+    batches = (batch for domain in range(domains) for batch in loader.in_order(_BLOCK, each, domain))
+    if isinstance(network, AutoregressivePrior):
+        network.fit_codes(torch.cat([tokenizer.encode(batch.values, batch.conditions) for batch in batches]))
+    else:
+        vectors = torch.cat([tokenizer.vectors(batch.values, batch.conditions).flatten(0, 1) for batch in batches])
+        tokenizer.codebook.start(vectors, torch.Generator().manual_seed(seed))
 
 
 def _fit_energies(network: LayerEnergyDiffusion, conditions: Conditions, seed: int) -> None:

@@ -2,8 +2,9 @@
 
 Every loss is a mean over the batch's showers, which may be a part of a larger batch (see `draws`): draw random numbers
 for each shower from the given generator. `LOSSES` maps a network's class to the function that gives its named terms;
-their sum is what is minimised. A generator's are those of its family's shower network, which has a line of its own,
-and those of the energy network. No optimiser, no schedule.
+the sum of those that are not in `WATCHED` is what is minimised. A generator's are those of its family's shower network,
+which has a line of its own, and those of the energy network. What a network counts or follows by itself (showers seen,
+the use of codes) moves with a training batch, and never in validation. No optimiser.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.models.autoregressive import AutoregressivePrior
+from pipeline.models.cell_network import CellNetwork
+from pipeline.models.codebook import perplexity
 from pipeline.models.conditions import Conditions
 from pipeline.models.consistency import ConsistencyTransformer
 from pipeline.models.diffusion import DiffusionTransformer
@@ -23,8 +27,14 @@ from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
+from pipeline.models.processes import summed
 from pipeline.models.tokens import patchify
+from pipeline.models.vae import ShowerVAE
+from pipeline.models.vqvae import ShowerVQVAE
 from pipeline.training.batches import Batch
+
+WATCHED = ("kl_nats", "active_dimensions", "code_perplexity", "codes_used")  # logged, not minimised
+ACTIVE_NATS = 0.01
 
 
 def masked_error(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -51,6 +61,16 @@ def denoising_error(denoised: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
     lambda of table 1.
     """
     return (weight * (denoised - clean).square().flatten(1).mean(dim=1)).mean()
+
+
+def normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, 1)) in nats, each dimension by itself (arXiv:1312.6114, appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
+def free_bits(kl: Tensor, free: float) -> Tensor:
+    """(B, latent) KL of showers -> sum over dimensions of max(free, mean KL), nats (arXiv:1606.04934, eq. 15)."""
+    return kl.mean(dim=0).clamp_min(free).sum()
 
 
 def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,18 +158,66 @@ def layer_energies_loss(network: LayerEnergyDiffusion, conditions: Conditions, g
     return denoising_error(network(noisy, sigma, repeated), clean, (sigma.square() + 1) / sigma.square())
 
 
+def cells_terms(showers: CellNetwork, numbers: Tensor, batch: Batch) -> Terms:
+    """Mean over the cells of their likelihood, or of half the squared error of pixels."""
+    if showers.output == "pixels":
+        return {"pixels": 0.5 * (showers.pixels(numbers, batch.conditions) - batch.values).square().mean()}
+    cell = showers.distribution(numbers, batch.conditions)
+    value = showers.standardised_hit(batch.values, batch.conditions)
+    return {"cells_nll": hit_nll(cell.logit, cell.mean, cell.log_width, batch.hit, value).mean()}
+
+
+def vae_loss(showers: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Minus the evidence lower bound with free bits, per cell (arXiv:1312.6114, eq. 3); the KL in nats per shower."""
+    assert isinstance(showers, ShowerVAE)  # the registry's key
+    mean, log_variance = showers.posterior(batch.values, batch.conditions)
+    latent = mean + (0.5 * log_variance).exp() * _normal_like(mean, generator)
+    kl, cells = normal_kl(mean, log_variance), math.prod(showers.shape)
+    terms = cells_terms(showers, showers.decode(latent, batch.conditions), batch)
+    terms["kl"] = showers.kl_weight * free_bits(kl, showers.spec.free_bits) / cells
+    if showers.training:
+        showers.samples_seen += summed(torch.full_like(showers.samples_seen, len(batch)))
+    kl = kl.detach()
+    active = (kl.mean(dim=0) > ACTIVE_NATS).sum().float()
+    return terms | {"kl_nats": kl.sum(dim=1).mean(), "active_dimensions": active}
+
+
+def vqvae_loss(showers: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Likelihood of the cells and commitment (arXiv:1711.00937, eq. 3); the codebook follows by itself."""
+    assert isinstance(showers, ShowerVQVAE)  # the registry's key
+    vectors, quantised = showers.quantised(batch.values, batch.conditions)
+    terms = cells_terms(showers, showers.decode(quantised.vectors, batch.conditions), batch)
+    terms["commitment"] = quantised.commitment
+    terms["code_perplexity"] = perplexity(quantised.codes, showers.codebook.size)
+    terms["codes_used"] = (torch.bincount(quantised.codes.flatten()) > 0).sum().float()
+    if showers.training:
+        showers.codebook.update(vectors, quantised.codes)
+    return terms
+
+
+def autoregressive_loss(showers: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Cross-entropy of the codes, in nats per code."""
+    assert isinstance(showers, AutoregressivePrior)  # the registry's key
+    codes = showers.tokenizer.encode(batch.values, batch.conditions)
+    logits = showers(codes, batch.conditions)
+    return {"codes_nll": F.cross_entropy(logits.flatten(0, 1), codes.flatten())}
+
+
 LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Terms]] = {
     MaskedViT: masked_vit_loss,
     EnergyRegression: energy_loss,
     ShowerGenerator: generator_loss,
     DiffusionTransformer: diffusion_loss,
     ConsistencyTransformer: consistency_loss,
+    ShowerVAE: vae_loss,
+    ShowerVQVAE: vqvae_loss,
+    AutoregressivePrior: autoregressive_loss,
 }
 
 
 def total(terms: Terms) -> Tensor:
-    """The sum of the terms: what is minimised."""
-    return torch.stack(list(terms.values())).sum()
+    """The sum of the terms that are minimised."""
+    return torch.stack([term for name, term in terms.items() if name not in WATCHED]).sum()
 
 
 def is_finite(terms: dict[str, float]) -> bool:

@@ -87,7 +87,9 @@ def first_state(network: nn.Module, loss: Loss, spec: TrainingSpec, team: Ranks,
 
 @torch.no_grad()
 def average(state: State, spec: TrainingSpec) -> None:
-    """Exponential moving average of the weights, with a shorter memory at the start."""
+    """Exponential moving average of the weights, with a shorter memory at the start; buffers are the newest."""
     seen = state.samples / spec.batch_size
     decay = min(spec.ema, (1 + seen) / (10 + seen)) if spec.ema else 0.0
     torch._foreach_lerp_(local(state.averaged.parameters()), local(state.network.parameters()), 1 - decay)
+    for kept, newest in zip(state.averaged.buffers(), state.network.buffers(), strict=True):
+        kept.copy_(newest)

@@ -28,13 +28,14 @@ from pipeline.training.adaptation import architecture_from, freeze_encoder, star
 from pipeline.training.bad_batch import write_bad_batch
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import checkpoint_folder, load_checkpoint, load_model, save_model, write_slice
+from pipeline.training.collapse import collapse
 from pipeline.training.datasets import training_loader, validation_loader
 from pipeline.training.determinism import device_of, reproducible, seed_of
 from pipeline.training.distributed import piece, ranks, whole
-from pipeline.training.fitting import fit_buffers
+from pipeline.training.fitting import fit_buffers, fit_codes
 from pipeline.training.interruption import TrainingInterrupted, agreed, interruptible
 from pipeline.training.loading import Batches, share
-from pipeline.training.objectives import LOSSES, Terms, is_finite, total
+from pipeline.training.objectives import LOSSES, WATCHED, Terms, is_finite, total
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.probe import probe
 from pipeline.training.progress import progress_bar
@@ -97,6 +98,7 @@ def initial_network(
     fit_buffers(network, loader, transforms, request.spec.seed)
     if built_on:
         take_parents(network, architecture, built_on)
+    fit_codes(network, loader, request.spec.seed)
     if parent is not None:
         log.info("%s: from run %s; fresh: %s", request.run, parent.manifest["run"], start_from(network, parent))
     if request.spec.freeze == "encoder":
@@ -149,7 +151,10 @@ def run_loop(
             if due(log_every, before, state.samples) or state.samples == end:
                 new.append(averages(state))
             if validation and (due(spec.validate_every, before, state.samples) or state.samples == end):
-                new.append({"samples": state.samples, "split": "validation", **validate(state, validation, spec)})
+                found = validate(state, validation, spec)
+                new.append({"samples": state.samples, "split": "validation", **found})
+                if warning := collapse(state.averaged, found):
+                    log.warning("%s after %d showers: %s", request.run, state.samples, warning)
             append(rows, state, new)
             interrupted = agreed(asked_to_stop(), team) if state.samples < request.stop_at else ""
             if interrupted or due(spec.checkpoint_every, before, state.samples) or state.samples == request.stop_at:
@@ -235,7 +240,8 @@ def validate(state: State, loader: Batches, spec: TrainingSpec) -> dict[str, flo
         terms = state.averaged_loss(batch.take(own).to(device), generator.cut(len(batch), own))
         for name, value in {"loss": total(terms), **terms}.items():
             sums[name] = sums.get(name, 0.0) + value.item() * weight
-    return dict(zip(sums, (value / len(loader) for value in team.total(list(sums.values()))), strict=True))
+    means = dict(zip(sums, (value / len(loader) for value in team.total(list(sums.values()))), strict=True))
+    return means | ({"collapsed": float(bool(collapse(state.averaged, means)))} if {*means} & {*WATCHED} else {})
 
 
 def learning_rate(spec: TrainingSpec, samples: int, end: int) -> float:
