@@ -20,15 +20,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.calorimeter import Showers
+from pipeline.calorimeter import RaggedShowers, Showers
 from pipeline.config import SamplingSpec
 from pipeline.data.transforms import Transform
+from pipeline.generation.autoregression import sample_autoregressive
+from pipeline.generation.completion import complete_layer_energies, first_codes, first_layers
 from pipeline.generation.drawn import Drawn
 from pipeline.generation.energies import sample_layer_energies
 from pipeline.generation.families import FAMILIES
 from pipeline.generation.noise import ShowerNoise
 from pipeline.generation.rescale import rescale_layers
-from pipeline.models import Conditions, ShowerGenerator
+from pipeline.models import AutoregressivePrior, Conditions, ShowerGenerator
 from pipeline.training.checkpoint import TrainedModel, load_model
 
 CPU_BLOCK = 50
@@ -115,6 +117,8 @@ class GenerativeModel:
         """The same showers, `block` at a time."""
         settings = spec or SamplingSpec()
         settings = settings if steps is None else settings.model_copy(update={"steps": steps})
+        if settings.given_layers:
+            self._check_completion(conditions, settings.given_layers)
         for start in range(0, len(conditions.incident_energy), block):
             rows = np.arange(start, min(start + block, len(conditions.incident_energy)))
             yield Showers(
@@ -145,8 +149,48 @@ class GenerativeModel:
         if self.network.energies is not None:
             layers = sample_layer_energies(self.network.energies, conditions, first, spec.energy_steps)
             conditions = replace(conditions, layer_energy=layers)
-        drawn = FAMILIES[self.network.spec.name](self.network.showers, conditions, noise, spec)
-        return self._in_mev(drawn, conditions, incident)[: len(rows)].astype(np.float32)
+        if spec.given_layers:
+            mev = self._completed(asked, filled, conditions, noise, spec)
+        else:
+            drawn = FAMILIES[self.network.spec.name](self.network.showers, conditions, noise, spec)
+            mev = self._in_mev(drawn, conditions, incident)
+        return mev[: len(rows)].astype(np.float32)
+
+    def _completed(
+        self,
+        asked: ShowerConditions,
+        rows: NDArray[np.int64],
+        conditions: Conditions,
+        noise: ShowerNoise,
+        spec: SamplingSpec,
+    ) -> NDArray[np.floating]:
+        """(B, r, phi, z) MeV whose first layers are those of the showers at `rows`."""
+        assert isinstance(asked, RaggedShowers) and isinstance(self.network.showers, AutoregressivePrior)  # checked
+        given, incident = spec.given_layers, asked.incident_energy[rows]
+        begun = first_layers(asked.take(rows), self.transform, given)
+        if self.network.energies is not None:
+            sums = torch.from_numpy(begun.sum(axis=(1, 2), dtype=np.float64)[:, :given].astype(np.float32))
+            layers = complete_layer_energies(self.network.energies, conditions, sums.to(self.device), noise)
+            conditions = replace(conditions, layer_energy=layers)
+        codes = first_codes(self.network.showers, begun, given, self.transform, conditions)
+        drawn = sample_autoregressive(self.network.showers, conditions, noise, spec, codes)
+        mev = self._in_mev(drawn, conditions, incident)
+        mev[..., :given] = begun[..., :given]
+        return mev
+
+    def _check_completion(self, asked: ShowerConditions, layers: int) -> None:
+        if not isinstance(self.network.showers, AutoregressivePrior):
+            raise GenerationError(
+                f"given_layers: expected an autoregressive model to complete showers with, got {self.network.spec.name}"
+            )
+        if not isinstance(asked, RaggedShowers):
+            raise GenerationError(
+                f"given_layers: expected RaggedShowers that begin what is to be completed, got {type(asked).__name__}"
+            )
+        if layers >= self.transform.mesh.n_z:
+            raise GenerationError(
+                f"given_layers: expected fewer than the network's {self.transform.mesh.n_z} layers, got {layers}"
+            )
 
     def _in_mev(self, drawn: Drawn, conditions: Conditions, incident: NDArray[np.floating]) -> NDArray[np.floating]:
         """(B, r, phi, z) MeV behind the inverse transform, the threshold, and the rescale to the layer energies."""
