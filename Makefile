@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm test-crash bench-simulate bench-data bench-evaluate bench-generate bench-gpu study-perturbations study-reliability check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm test-crash bench-simulate bench-data bench-evaluate bench-generate bench-gpu bench-scale study-perturbations study-reliability check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -60,6 +60,9 @@ bench-gpu: env
 
 study-reliability: env
 	python benchmarks/reliability.py
+
+bench-scale: env
+	python benchmarks/scale.py
 
 study-perturbations: env
 	@caloforge unlock

@@ -1,5 +1,6 @@
 # Caloforge: raw calorimeter showers -> trusted fast-simulation models. One file per stage, in the order of work.
 import re
+import time
 
 from snakemake.utils import min_version
 
@@ -22,6 +23,7 @@ except ConfigError as error:
 PATHS = PLAN.paths
 RESULTS = str(PATHS.results)
 LOGS = f"logs/{PLAN.config.experiment}"
+STARTED = time.time()
 SIMULATED = "|".join(map(re.escape, PLAN.simulated)) or "(?!)"
 RECIPE_FOLDERS = {PATHS.recipe_folder(r).name: r for r in PLAN.config.preprocessing}
 
@@ -53,7 +55,7 @@ onsuccess:
 
 
 onerror:
-    for line in failures(PLAN):
+    for line in failures(PLAN, STARTED):
         logger.error(line)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from measure import Case, Cost, Row, cost, gain, median, row, write
 from peak import MARK
-from scale_experiment import CONFIG, RAW_GB, add_raw_file, bare, build, environment, ours
+from scale_experiment import COMPLETE, CONFIG, RAW_GB, add_raw_file, bare, build, environment, ours
 
 FILES = (100, 1000, 10000)
 REPETITIONS = 1
@@ -138,7 +138,7 @@ def _saved_plan(folder: str):  # type: ignore[no-untyped-def]
     from pipeline.plan import Plan
 
     os.chdir(folder)
-    return Plan.load(max(Path("results/scale/plans").glob("*.json"), key=lambda path: path.stat().st_mtime))
+    return Plan.load(Path(COMPLETE).read_text())
 
 
 def main() -> None:

@@ -26,20 +26,20 @@ from pipeline import stages
 from pipeline.config import load_config
 from pipeline.jobs import Job, jobs
 from pipeline.plan import Plan
-from pipeline.provenance import write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RAW_BYTES = 100_000_000
 RAW_GB = RAW_BYTES / 1e9
 MEMORY_GB = 1.0  # of a streaming training
 CONFIG = "experiment.yaml"
+COMPLETE = "complete"  # written last; holds the path of the plan
 FINAL = {"representation": "train/representation.json", "generator": "train/generator.json"}
 
 
 def build(n: int) -> Path:
     """The folder of an experiment of n raw files, everything up to date; made when it is not there."""
     folder = (FOLDER / "scale" / str(n)).resolve()
-    if (folder / "complete").exists():
+    if (folder / COMPLETE).exists():
         return folder
     template = raw_file("9x16x45", RAW_GB).resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -58,14 +58,14 @@ def build(n: int) -> Path:
         for i in range(1, n):
             add_raw_file(folder, names[i])
         for i, name in enumerate(names[1:], 1):
-            for manifest in manifests:
-                _repeat(manifest, name, i)
+            hashes = _repeat(manifests[0], name, i)
+            _repeat(manifests[1], name, i, hashes)
         plan = Plan.discover(load_config(CONFIG))
         stages.merge(plan, "log", "siw")
         _make_records(plan)
         snakemake(folder, [*ours(), "--touch", "--forceall"])
         _build_bare(folder / "bare", n)
-        Path("complete").touch()
+        Path(COMPLETE).write_text(plan.save().as_posix())
     finally:
         os.chdir(before)
     return folder
@@ -85,8 +85,8 @@ def add_raw_file(folder: Path, name: str) -> Path:
     return path
 
 
-def _repeat(manifest: Path, name: str, i: int) -> None:
-    """Another part like this one: its own manifest and hashes, the arrays by links."""
+def _repeat(manifest: Path, name: str, i: int, hashes: Path | None = None) -> Path:
+    """Another part like this one: its own manifest and hashes (or those given), the arrays by links; its hashes."""
     content: dict[str, Any] = json.loads(manifest.read_text())
     content |= {"store_digest": f"{i:032x}"}
     if "source" in content:
@@ -97,13 +97,22 @@ def _repeat(manifest: Path, name: str, i: int) -> None:
     source, store = manifest.with_suffix(".zarr"), manifest.with_name(f"{name}.zarr")
     store.mkdir()
     for member in source.iterdir():
-        if member.name == "shower_hash":
-            shutil.copytree(member, store / member.name)
-        else:
+        if member.name != "shower_hash":
             (store / member.name).symlink_to(member.absolute())
-    hashes = np.random.default_rng(i).integers(0, 1 << 64, content["n_showers"], dtype=np.uint64)
-    zarr.open_array(store / "shower_hash", mode="r+")[:] = hashes
-    write_json(manifest.with_name(f"{name}.json"), content)
+    if hashes:
+        (store / "shower_hash").symlink_to(hashes.absolute())
+    else:
+        shutil.copytree(source / "shower_hash", store / "shower_hash")
+        own = np.random.default_rng(i).integers(0, 1 << 64, content["n_showers"], dtype=np.uint64)
+        zarr.open_array(store / "shower_hash", mode="r+")[:] = own
+    _write(manifest.with_name(f"{name}.json"), content)
+    return store / "shower_hash"
+
+
+def _write(path: Path, content: Any) -> None:
+    """As `write_json`, but not made durable: there are tens of thousands of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
 
 
 def _make_records(plan: Plan) -> None:
@@ -112,7 +121,7 @@ def _make_records(plan: Plan) -> None:
         manifest = plan.paths.part("siw", part)
         content = json.loads(manifest.read_text())
         content["source"]["fingerprint"] = plan.files["siw"][part].key
-        write_json(manifest, content)
+        _write(manifest, content)
     saved = plan.save().as_posix()
     for job in jobs(plan):
         for path in _outputs(job):
@@ -120,7 +129,7 @@ def _make_records(plan: Plan) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("{}\n")
         cost = {"wall_seconds": 10.0, "cpu_seconds": 10.0, "peak_mb": 500.0}
-        write_json(job.record("measured"), {"made_from": job.made_from(), "plan": saved, **cost})
+        _write(job.record("measured"), {"made_from": job.made_from(), "plan": saved, **cost})
 
 
 def _outputs(job: Job) -> list[Path]:

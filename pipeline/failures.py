@@ -6,32 +6,46 @@ newest of Slurm's own logs that names the job's, for there it stands that a job 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.jobs import Job, jobs
 from pipeline.plan import Plan
 
 SLURM_LOGS = Path(".snakemake") / "slurm_logs"
+_BY_SLURM = "slurmstepd"
 _SHOWN = 10
 
 
-def failures(plan: Plan) -> list[str]:
-    """One line for each failed job with its reason, and below it the commands that show its logs."""
+def failures(plan: Plan, since: float = 0.0) -> list[str]:
+    """One line for each failed job with its reason, and below it the commands that show its logs.
+
+    `since`: when the run began (seconds of time.time()); jobs that Slurm killed later, before they could leave a record
+    (or that were tried again meanwhile), are told by Slurm's own words.
+    """
     failed = [(job, reason) for job in jobs(plan) if (reason := job.failure()) is not None]
-    logs = _newest_first(SLURM_LOGS.rglob("*.log")) if failed else []
-    lines = [line for job, reason in failed[:_SHOWN] for line in _told(job, reason, logs)]
-    if len(failed) > _SHOWN:
-        lines.append(f"and {len(failed) - _SHOWN} more: caloforge status {plan.config.experiment}")
+    logs = {path: path.read_text(errors="replace") for path in _newest_first(SLURM_LOGS.rglob("*.log"), since)}
+    told = [_told(job, reason, logs) for job, reason in failed]
+    known = {line.split()[-1] for lines in told for line in lines[1:]}
+    told += [_killed(path, text) for path, text in logs.items() if path.as_posix() not in known and _BY_SLURM in text]
+    lines = [line for lines in told[:_SHOWN] for line in lines]
+    if len(told) > _SHOWN:
+        lines.append(f"and {len(told) - _SHOWN} more: caloforge status {plan.config.experiment}")
     return lines
 
 
-def _told(job: Job, reason: str, slurm_logs: Iterable[Path]) -> list[str]:
-    log = job.log
-    of_slurm = next((path for path in slurm_logs if log.as_posix() in path.read_text(errors="replace")), None)
+def _told(job: Job, reason: str, slurm_logs: Mapping[Path, str]) -> list[str]:
+    of_slurm = next((path for path, text in slurm_logs.items() if job.log.as_posix() in text), None)
     name = f"{job.stage} {job.name}".strip()
-    return [f"failed: {name}: {reason}", f"    less {log}", *([f"    less {of_slurm}"] if of_slurm else [])]
+    return [f"failed: {name}: {reason}", f"    less {job.log}", *([f"    less {of_slurm}"] if of_slurm else [])]
 
 
-def _newest_first(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+def _killed(path: Path, text: str) -> list[str]:
+    """What Slurm said last of a job that it killed; the log's folder names rule and wildcards."""
+    words = [line for line in text.splitlines() if _BY_SLURM in line][-1]
+    return [f"killed by Slurm: {path.parent.relative_to(SLURM_LOGS)}: {words}", f"    less {path}"]
+
+
+def _newest_first(paths: Iterable[Path], since: float) -> list[Path]:
+    times = {path: path.stat().st_mtime for path in paths}
+    return sorted((path for path in times if times[path] >= since), key=lambda path: -times[path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from workflow_fixtures import REPOSITORY
@@ -43,13 +44,28 @@ def test_reason_and_log_of_each_failed_job_in_the_order_of_work(plan) -> None:
 def test_the_newest_of_slurms_logs_that_names_the_jobs_log(plan) -> None:
     fail(plan, "train", "killed", run="energy")
     for number, log in enumerate(("logs/test/train/energy.log", "logs/test/train/energy.log", "logs/other.log"), 1):
-        path = plan.paths.results.parent.parent / ".snakemake" / "slurm_logs" / "rule_train" / f"{number}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"    log: {log} (check log file(s) for error details)\n")
-        os.utime(path, (number, number))
+        slurm_log(f"rule_train/{number}.log", f"    log: {log} (check log file(s) for error details)\n", number)
     assert failures(plan)[1:] == [
         "    less logs/test/train/energy.log",
         "    less .snakemake/slurm_logs/rule_train/2.log",
+    ]
+
+
+def slurm_log(name: str, text: str, seconds: float) -> None:
+    path = Path(".snakemake/slurm_logs") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (seconds, seconds))
+
+
+def test_a_job_that_slurm_killed_before_it_could_leave_a_record(plan) -> None:
+    text = "slurmstepd: error: Exceeded job memory limit\nBye\n"
+    slurm_log("rule_simulate/siw_siw_0001/7.log", text, seconds=50)
+    slurm_log("rule_simulate/siw_siw_0002/3.log", text, seconds=40)
+    slurm_log("rule_simulate/siw_siw_0003/8.log", "cancelled by the user\n", seconds=60)
+    assert failures(plan, since=45) == [
+        "killed by Slurm: rule_simulate/siw_siw_0001: slurmstepd: error: Exceeded job memory limit",
+        "    less .snakemake/slurm_logs/rule_simulate/siw_siw_0001/7.log",
     ]
 
 

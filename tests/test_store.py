@@ -30,6 +30,7 @@ from pipeline.data.store import (
     Part,
     StoreError,
     held_out,
+    places_by_part,
     rows_of,
     shower_hashes,
     split_code,
@@ -198,6 +199,12 @@ def test_the_hash_does_not_know_the_file(tmp_path: Path, make_showers: Make) -> 
     showers = make_showers(12)
     whole, tail = make_part(tmp_path, showers, "a"), make_part(tmp_path, showers[slice(5, 12)], "b")
     np.testing.assert_array_equal(whole.shower_hash[5:], tail.shower_hash)
+
+
+def test_places_by_part_are_those_found_part_by_part() -> None:
+    part = np.random.default_rng(1).integers(0, 7, 100)
+    found = places_by_part(part, 9)
+    assert [places.tolist() for places in found] == [np.flatnonzero(part == i).tolist() for i in range(9)]
 
 
 def test_fractions_are_kept() -> None:

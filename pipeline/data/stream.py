@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.config import SplitSpec
-from pipeline.data.store import Choice, Half, Part, SplitName, StoreError, held_out_rows, training_rows
+from pipeline.data.store import Choice, Half, Part, SplitName, StoreError, held_out_rows, places_by_part, training_rows
 
 _MOST_ROWS_READ = 4  # rows of a part that one block may span, per shower asked for
 
@@ -159,8 +159,7 @@ class ShowerStream:
 
     def _column(self, columns: list[NDArray[Any]]) -> NDArray[np.float64]:
         values = np.empty(len(self))
-        for i, column in enumerate(columns):
-            own = self.part == i
+        for column, own in zip(columns, places_by_part(self.part, len(columns)), strict=True):
             values[own] = column[self.row[own]]
         return values
 
@@ -187,8 +186,7 @@ class ShowerStream:
     def pieces(self, showers: int) -> list[Piece]:
         """What is read together: at most `showers` of a part, from at most four times as many of its rows."""
         pieces = []
-        for i in range(len(self.parts)):
-            places = np.flatnonzero(self.part == i)
+        for i, places in enumerate(places_by_part(self.part, len(self.parts))):
             places = places[np.argsort(self.row[places], kind="stable")]
             rows, start = self.row[places], 0
             while start < len(rows):

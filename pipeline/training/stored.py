@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.calorimeter import RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
-from pipeline.data.store import Choice, Part
+from pipeline.data.store import Choice, Part, places_by_part
 from pipeline.data.stream import Piece, ShowerStream
 from pipeline.data.transforms import Transform
 from pipeline.training.batches import Buffers
@@ -48,12 +48,17 @@ class StoredShowers:
     def n_hits(self) -> NDArray[np.int64]:
         """Hits of each shower."""
         sizes = np.empty(len(self), dtype=np.int64)
-        for i, part in enumerate(self.parts):
-            own = self.choice.part == i
+        for part, own in self._of_parts:
             sizes[own] = part.row_size[self.choice.row[own]]
         return sizes
 
-    @property
+    @cached_property
+    def _of_parts(self) -> list[tuple[Part, NDArray[np.int64]]]:
+        """The parts that hold some of the showers, and the places of these."""
+        places = places_by_part(self.choice.part, len(self.parts))
+        return [(part, own) for part, own in zip(self.parts, places, strict=True) if len(own)]
+
+    @cached_property
     def n_bytes(self) -> NDArray[np.int64]:
         """Memory of each shower as a source holds it: cells, values, layer energies, labels."""
         mesh = self.stream.mesh
@@ -114,8 +119,7 @@ class StoredShowers:
 
     def _label(self, name: str) -> NDArray[np.float32]:
         values = np.empty(len(self), dtype=np.float32)
-        for i, part in enumerate(self.parts):
-            own = self.choice.part == i
+        for part, own in self._of_parts:
             values[own] = getattr(part, name)[self.choice.row[own]]
         return values
 

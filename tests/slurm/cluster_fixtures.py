@@ -131,7 +131,13 @@ def started(workspace: Workspace, *arguments: str) -> subprocess.Popen[bytes]:
             env=environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
+            preexec_fn=_listen,
         )
+
+
+def _listen() -> None:
+    """Hear Ctrl-C, also where the tests run in the background of a shell, which makes its children deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finished(workspace: Workspace, running: subprocess.Popen[bytes], status: int = 0) -> str:
