@@ -137,10 +137,7 @@ def main() -> int:
         "crashes": crash_table(crashes),
         "faults": markdown(
             ["fault", "cases", "damaged"],
-            [
-                [r["fault"], f"{r['cases']}" + (f" ({r['skipped']} skipped)" if r["skipped"] else ""), r["damaged"]]
-                for r in found
-            ],
+            [[r["fault"], _cases(r), r["damaged"]] for r in found],
         ),
         "inputs": markdown(
             ["input", "tried", "refused", "read right", "ended the process"],

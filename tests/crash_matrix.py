@@ -1,6 +1,6 @@
 """Every stage ended at every one of its file operations, then the same command again: nothing lost, nothing doubled.
 
-`python tests/crash_matrix.py [STAGE ...] [--how LETTERS] [--most N]` prints a line per stage and writes
+`python tests/crash_matrix.py [STAGE ...] [--how LETTERS] [--most N]` prints a line per stage and way, and puts it into
 benchmarks/results/crashes.json. Operations are seen by `file_operations.c` below all libraries; an end comes before
 the operation, so that the N-th end is the state after N - 1 of them. Four ways: k: killed; t: half of a write is done,
 then killed; l: killed, and what was written but not synced is empty afterwards, as after a power cut; f: from there on
@@ -382,6 +382,14 @@ def _lose(workspace: Workspace, lost: Path) -> None:
     lost.unlink(missing_ok=True)
 
 
+def record(row: dict[str, Any]) -> None:
+    """Put a row among the recorded ones, in the place of an earlier one of its stage, way and place."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    known = {tuple(r[key] for key in ("place", "how", "stage")): r for r in [*rows, row]}
+    order = sorted(known, key=lambda k: (k[0] != "fresh", list(WAYS).index(k[1]), list(STAGES).index(k[2])))
+    RESULTS.write_text(json.dumps([known[key] for key in order], indent=1) + "\n")
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A Markdown table: a line per stage, ends by way, and how many of them were not come back from."""
     stages = list(dict.fromkeys(row["stage"] for row in rows))
@@ -418,8 +426,7 @@ def main() -> int:
                 lost += found.lost
                 print(f"{stage:14} {place:6} {WAYS[how]:22} {sum(found.ends.values()):5} ends", flush=True)
                 print("".join(f"    {line}\n" for line in found.lost[:3]), end="", flush=True)
-                if not options.stages and options.most is None:
-                    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+                record(found.row())
     print(table(rows))
     return 1 if lost else 0
 

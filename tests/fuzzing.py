@@ -434,9 +434,9 @@ def checkpoint(folder: Path, draw: Draw) -> str:
 
 
 TARGETS: dict[str, tuple[float, Callable[[Path, Draw], str]]] = {
-    "raw file, one thing impossible": (0.3, raw_spoilt),
+    "raw file, one thing impossible": (0.4, raw_spoilt),
     "raw file, bytes changed": (0.1, raw_flipped),
-    "configuration, wrong": (0.2, configuration_spoilt),
+    "configuration, wrong": (0.1, configuration_spoilt),
     "configuration, odd values": (0.15, configuration_odd),
     "manifest of a part": (0.1, manifest),
     "saved plan": (0.05, saved_plan),

@@ -10,7 +10,7 @@ from crash_matrix import AGAIN, STAGES, Server, finished, server, walk
 from workflow_fixtures import Workspace
 
 pytestmark = pytest.mark.slow
-MOST = 5
+MOST = 3
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Which showers were in the batch whose loss was not finite, for whoever looks for the reason.
 
-In: the batch and its loss terms. Out: `checkpoints/nonfinite.json` of the run, outside outputs and digests: seeds and
+In: the batch and its loss terms. Out: `checkpoints/nonfinite-RANK.json` of the run, outside outputs and digests: seeds and
 samples, from which the loader makes the same batch again, and a line per shower: data set, incident energy and visible
 energy (MeV), theta (rad), and whether its values in network space are finite.
 """
@@ -18,9 +18,11 @@ from pipeline.training.batches import Batch
 from pipeline.training.request import TrainRequest
 
 
-def write_bad_batch(request: TrainRequest, samples: int, batch: Batch, terms: Mapping[str, float]) -> Path:
-    """Record the batch that follows after `samples` showers; returns the record's path."""
-    path = request.folder / "checkpoints" / "nonfinite.json"
+def write_bad_batch(
+    request: TrainRequest, samples: int, batch: Batch, terms: Mapping[str, float], rank: int = 0
+) -> Path:
+    """Record the process's share of the batch that follows after `samples` showers; returns the record's path."""
+    path = request.folder / "checkpoints" / f"nonfinite-{rank}.json"
     write_json(
         path,
         {

@@ -179,7 +179,7 @@ def step(request: TrainRequest, state: State, batches: Prefetcher, end: int) -> 
     sums = [value / state.ranks.world for value in state.ranks.total(mean)]
     numbers = dict(zip(["loss", *terms, "gradient_norm"], sums, strict=True))
     if not is_finite(numbers):
-        showers = write_bad_batch(request, state.samples, batch, numbers)
+        showers = write_bad_batch(request, state.samples, batch, numbers, state.ranks.rank)
         raise TrainingError(
             f"runs.{request.run}: expected a finite loss after {state.samples} showers, got {numbers}; "
             f"lower training.learning_rate or look at the recipe's values; the batch's showers are listed in {showers}"
