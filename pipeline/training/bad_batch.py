@@ -1,8 +1,8 @@
 """Which showers were in the batch whose loss was not finite, for whoever looks for the reason.
 
 In: the batch and its loss terms. Out: `checkpoints/nonfinite-RANK.json` of the run, outside outputs and digests: seeds
-and samples, from which the loader makes the same batch again, and a line per shower: data set, incident energy and visible
-energy (MeV), theta (rad), and whether its values in network space are finite.
+and samples, from which the loader makes the same batch again, and a line per shower: data set, incident energy and
+visible energy (MeV), theta (rad), and whether its values in network space are finite.
 """
 
 from __future__ import annotations
