@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +72,11 @@ def load_checkpoint(folder: Path, at_most: int) -> tuple[int, dict[str, Any]] | 
     return None
 
 
-_DAMAGE = (ProvenanceError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile)
+_DAMAGE = (
+    *(ProvenanceError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
+    *(RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(ArithmeticError, MemoryError),
+)
 
 
 def _check_digest(path: Path) -> None:
