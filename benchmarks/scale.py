@@ -9,6 +9,7 @@ the peak memory of the process are recorded; every command runs in a process of 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from measure import Case, Cost, Row, cost, gain, median, row, write
+from measure import RESULTS, Case, Cost, Row, cost, gain, median, row, write
 from peak import MARK
 from scale_experiment import COMPLETE, CONFIG, RAW_GB, add_raw_file, bare, build, environment, ours
 
@@ -147,7 +148,20 @@ def main() -> None:
     parser.add_argument("--files", type=int, nargs="+", default=list(FILES), help="numbers of raw files")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     options = parser.parse_args()
-    write("scale", [line for n in options.files for line in rows_of(n, options.repetitions)])
+    for n in options.files:
+        write("scale", merged(rows_of(n, options.repetitions)))
+
+
+def merged(new: Sequence[Row]) -> list[Row]:
+    """The new rows with those of other sizes that the file holds, the smallest size first."""
+    path = RESULTS / "scale.json"
+    old = json.loads(path.read_text()) if path.exists() else []
+    sizes = {line["workload"] for line in new}
+    return sorted([*(line for line in old if line["workload"] not in sizes), *new], key=_files)
+
+
+def _files(line: Row) -> int:
+    return int(line["workload"].split()[0])
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def build(n: int) -> Path:
     """The folder of an experiment of n raw files, everything up to date; made when it is not there."""
     folder = (FOLDER / "scale" / str(n)).resolve()
     if (folder / COMPLETE).exists():
+        snakemake(folder, [*ours(), "--touch"])  # what this version of the package holds for outdated counts as made
         return folder
     template = raw_file("9x16x45", RAW_GB).resolve()
     shutil.rmtree(folder, ignore_errors=True)
