@@ -24,6 +24,7 @@ from pipeline.models import Architecture, Conditions, build_network
 from pipeline.models.autoregressive import own_layers
 from pipeline.models.codebook import FiniteScalars, LearnedCodebook, perplexity
 from pipeline.models.vqvae import depth_order, last_layer
+from pipeline.training.adaptation import freeze_encoder
 from pipeline.training.batches import Batch
 from pipeline.training.collapse import collapse
 from pipeline.training.objectives import LOSSES, free_bits, normal_kl, total
@@ -285,6 +286,15 @@ def test_a_codebook_that_is_hardly_used_is_told():
         network, {"code_perplexity": 1.1}
     )
     assert collapse(network, {"code_perplexity": 11.0}) == ""
+
+
+@pytest.mark.parametrize("model", [TOKENIZER, VAESpec(patch=(2, 3, 1), **SMALL)])
+def test_freezing_the_encoder_leaves_the_decoder_free(model):
+    network = build_network(architecture(model))
+    freeze_encoder(network)
+    showers = getattr(network, "showers", network)
+    assert not any(p.requires_grad for p in showers.encoder.parameters())
+    assert all(p.requires_grad for p in showers.decoder.parameters())
 
 
 # -------------------------------------------------------------------------------------- prior

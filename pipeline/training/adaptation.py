@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerGenerator, ShowerVQVAE
+from pipeline.models import Architecture, EnergyRegression, MaskedViT, ShowerGenerator, ShowerVAE, ShowerVQVAE
 from pipeline.training.checkpoint import TrainedModel
 
 
@@ -75,12 +75,16 @@ def _with_new_rows(embedding: Tensor, rows: int) -> Tensor:
 
 
 def freeze_encoder(network: nn.Module) -> None:
-    """Train the head alone: the encoder (of a masked ViT) or the blocks (of a generator) keep their weights."""
+    """Train the head alone: the encoder (where there is one) or the blocks (of a generator) keep their weights."""
     if isinstance(network, EnergyRegression):
         network.backbone.requires_grad_(False)
     elif isinstance(network, MaskedViT):
         for part in (network.embed, network.encoder, network.norm):
             part.requires_grad_(False)
+    elif isinstance(network, ShowerVQVAE):
+        network.encoder.requires_grad_(False)
+    elif isinstance(network, ShowerGenerator) and isinstance(network.showers, ShowerVAE):
+        network.showers.encoder.requires_grad_(False)
     elif isinstance(network, ShowerGenerator):
         for blocks in network.showers.children():
             if isinstance(blocks, nn.ModuleList):
