@@ -146,6 +146,19 @@ def test_every_choice_of_a_diffusion_makes_finite_showers_and_gradients(choice):
     assert network.embed.weight.grad.abs().sum() > 0
 
 
+def test_a_network_can_be_conditioned_on_the_particle():
+    spec = DIFFUSION.model_copy(update={"conditions": ("incident_energy", "particle")})
+    domains = (("a", "SiW"), ("b", "SiW"))
+    own = Architecture(spec, None, SHAPE, domains, ("SiW",), 0.015, particles=("e-", "gamma"))
+    assert Architecture.from_state(own.state()) == own
+    encoder = build_network(own).showers.conditions
+    shower = conditions(1)
+    of = [Conditions(*(*list(vars(shower).values())[:2], torch.tensor([d]), shower.layer_energy)) for d in (0, 1)]
+    one, other = (encoder(c, torch.zeros(1)) for c in of)
+    assert not torch.allclose(one, other)
+    assert torch.equal(encoder.particle_of, torch.tensor([0, 2]))
+
+
 def test_dropped_showers_do_not_see_their_conditions():
     network = build_network(architecture(DIFFUSION.model_copy(update={"condition_dropout": 0.1}))).showers
     for weight in network.parameters():

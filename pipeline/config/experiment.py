@@ -76,6 +76,11 @@ class Config(Spec):
         inherited |= {"particle": reference.particle} if "particle" in reference.model_fields_set else {}
         return DatasetSpec.model_validate({**inherited, **sample.model_dump(exclude_unset=True)})
 
+    def particle(self, dataset: str) -> str:
+        """What the data set's showers are of: as simulated, else as its files are said to be."""
+        spec = self.dataset(dataset)
+        return spec.simulate.particle if spec.simulate else spec.particle
+
     def file_samples(self) -> list[str]:
         """Samples that are somebody's raw files: ingested as data sets are."""
         return [name for name, sample in self.samples.items() if isinstance(sample, FilesSampleSpec)]

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from pipeline.config.detectors import Cells
 from pipeline.config.spec import Spec
 
-Condition = Literal["incident_energy", "theta", "detector"]
+Condition = Literal["incident_energy", "theta", "detector", "particle"]
 
 
 class ModelSpec(Spec):

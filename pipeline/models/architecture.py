@@ -39,7 +39,8 @@ from pipeline.models.vqvae import ShowerVQVAE
 class Architecture:
     """`domains` are the data sets in the order of their index, each with its detector; `detectors` likewise.
 
-    `parents` are the architectures of the networks that this one is built on, by role.
+    `parents` are the architectures of the networks that this one is built on, by role; `particles` those of the
+    domains, for a network that is conditioned on them.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class Architecture:
     detectors: tuple[str, ...]
     threshold_mev: float
     parents: Mapping[str, Architecture] = field(default_factory=dict)
+    particles: tuple[str, ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -70,6 +72,7 @@ class Architecture:
             "detectors": list(self.detectors),
             "threshold_mev": self.threshold_mev,
             **({"parents": {role: p.state() for role, p in self.parents.items()}} if self.parents else {}),
+            **({"particles": list(self.particles)} if self.particles else {}),
         }
 
     @classmethod
@@ -85,6 +88,7 @@ class Architecture:
             tuple(state["detectors"]),
             state["threshold_mev"],
             {role: cls.from_state(parent) for role, parent in state.get("parents", {}).items()},
+            tuple(state.get("particles", ())),
         )
 
 
@@ -158,7 +162,8 @@ def condition_encoder(architecture: Architecture, layers: int, width: int) -> Co
     assert isinstance(spec, GeneratorSpec | VQVAESpec)
     detectors, n = architecture.detector_of, len(architecture.detectors)
     droppable = layers > 0 and getattr(spec, "condition_dropout", 0) > 0
-    return ConditionEncoder(spec.conditions, detectors, n, layers, width, architecture.threshold_mev, droppable)
+    threshold, particles = architecture.threshold_mev, architecture.particles
+    return ConditionEncoder(spec.conditions, detectors, n, layers, width, threshold, droppable, particles)
 
 
 SHOWER_NETWORKS: dict[str, Callable[[Architecture, ConditionEncoder], ShowerNetwork]] = {

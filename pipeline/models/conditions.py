@@ -7,15 +7,19 @@ standardisation are buffers, fitted on the training split.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.data import Particle
 from pipeline.models.blocks import fourier_features
 
 NOISE_FEATURES = 16
 DETECTOR_FEATURES = 8
+PARTICLES: tuple[str, ...] = get_args(Particle)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Conditions:
 class ConditionEncoder(nn.Module):
     """Conditions and noise level as one vector.
 
-    `names` are the conditions that are read, `detector_of` the detector index of each domain. With
+    `names` are the conditions that are read, `detector_of` the detector index of each domain, `particles`
+    the particle of each. With
     `layers` > 0 the layer energies are read too. `droppable`: a learned vector can stand for all conditions.
     """
 
@@ -51,6 +56,7 @@ class ConditionEncoder(nn.Module):
     layer_centre: Tensor
     layer_scale: Tensor
     detector_of: Tensor
+    particle_of: Tensor
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class ConditionEncoder(nn.Module):
         width: int,
         threshold_mev: float,
         droppable: bool = False,
+        particles: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.names = names
@@ -73,6 +80,11 @@ class ConditionEncoder(nn.Module):
         self.register_buffer("layer_centre", torch.zeros(len(detector_of), layers))
         self.register_buffer("layer_scale", torch.ones(len(detector_of), layers))
         numbers = ("incident_energy" in names) + 2 * ("theta" in names) + DETECTOR_FEATURES * ("detector" in names)
+        self.particle = None
+        if "particle" in names:
+            self.particle = nn.Embedding(len(PARTICLES), DETECTOR_FEATURES)
+            self.register_buffer("particle_of", torch.tensor([PARTICLES.index(name) for name in particles]))
+            numbers += DETECTOR_FEATURES
         features = numbers + layers + 2 * NOISE_FEATURES
         self.nothing = nn.Parameter(torch.zeros(numbers + layers)) if droppable else None
         self.mix = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
@@ -97,6 +109,8 @@ class ConditionEncoder(nn.Module):
             features.append(torch.stack([conditions.theta.cos(), conditions.theta.sin()], dim=1))  # (B, 2)
         if self.detector is not None:
             features.append(self.detector(self.detector_of[conditions.domain]))  # (B, detector)
+        if self.particle is not None:
+            features.append(self.particle(self.particle_of[conditions.domain]))  # (B, detector)
         if self.layers:
             features.append(self.log_layers(conditions))  # (B, Z)
         if dropped is not None:

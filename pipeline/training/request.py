@@ -80,6 +80,7 @@ def architecture_of(
     """The network that the configuration asks for, on the recipe's mesh; `parents` it is built on, by role."""
     config, spec = request.config, request.spec
     domains = tuple((name, config.datasets[name].detector) for name in spec.data)
+    conditions = getattr(config.model_of(request.run), "conditions", ())
     return Architecture(
         config.model_of(request.run),
         spec.head,
@@ -88,6 +89,7 @@ def architecture_of(
         tuple(dict.fromkeys(detector for _, detector in domains)),
         transforms[0].threshold_mev,
         parents or {},
+        tuple(config.particle(name) for name in spec.data) if "particle" in conditions else (),
     )
 
 
