@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
-from pipeline.figures.style import FLOOR, GEANT4, MUTED, Look, heading, looks, placeholder, shown
+from pipeline.figures.style import FLOOR, GEANT4, MUTED, Look, heading, looks, placeholder, plain_ticks, shown
 
 Tables = Mapping[str, Any]
 AUC = "auc_small_features"
@@ -40,7 +40,11 @@ def front(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     if geant4["bins"]:
         for text, value, line in [
             ("Geant4, mean of this data set", geant4["mean_ms"], "-"),
-            (f"Geant4, {geant4['bins'][-1]['energy_mev'] / 1e3:.0f} GeV", geant4["bins"][-1]["mean_ms"], "--"),
+            (
+                f"Geant4, highest bin ({geant4['bins'][-1]['energy_mev'] / 1e3:.0f} GeV)",
+                geant4["bins"][-1]["mean_ms"],
+                "--",
+            ),
         ]:
             left.axvline(value, color=GEANT4, linestyle=line, linewidth=1.2, label=text)
     for run, members in _by_run(points).items():
@@ -50,8 +54,8 @@ def front(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     left.set_xlabel("CPU time per shower on one core [ms]")
     right.set_xlabel("evaluations of the shower network per shower")
     right.tick_params(labelleft=False)
-    right.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    left.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    plain_ticks(left)
+    plain_ticks(right)
     left.set_ylabel("AUC of a classifier on features (0.5 is perfect)")
     heading(left, "Quality against time")
     heading(right, "Quality against evaluations", tables["reference"])
@@ -82,10 +86,11 @@ def speedup(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     ax.axhline(1, color=GEANT4, linewidth=1.2)
     ax.text(energy[0], 1.04, "Geant4", fontsize=8, va="bottom")
     ax.set_xlabel("incident energy [GeV]")
-    ax.set_ylabel("Geant4's CPU time over the generator's, one shower at a time")
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    ax.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "25" else "")
+    ax.set_ylabel("Geant4's CPU time over the generator's")
+    plain_ticks(ax)
     ax.yaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    ax.yaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
+    ax.set_xlim(right=energy[-1] * 1.9)  # room for the names
     heading(ax, "Factor against Geant4 on one core", tables["reference"])
     return figure, {"energy_gev": energy, "factor": numbers, "geant4": bins, "cpu_ms_alone": alone}
 
