@@ -51,7 +51,9 @@ def save_checkpoint(folder: Path, samples: int, state: Mapping[str, Any], keep: 
         write_json(path.with_suffix(".json"), {"digest": file_digest(temporary)})
     for old in [p for p in _checkpoints(folder) if p.name <= path.name][:-keep]:
         old.unlink()
-        old.with_suffix(".json").unlink(missing_ok=True)
+    for record in folder.glob("*.json"):  # also one whose checkpoint was lost when a process died here
+        if not record.with_suffix(".pt").exists():
+            record.unlink()
     return path
 
 
