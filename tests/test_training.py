@@ -178,6 +178,8 @@ def test_metrics_hold_the_whole_run(generator):
     rows = [json.loads(line) for line in (generator.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["samples"] for row in rows if row["split"] == "train"] == [16, 32, 48, 64, 80, 96]
     assert [row["samples"] for row in rows if row["split"] == "validation"] == [48, 96]
+    validated = next(row for row in rows if row["split"] == "validation")
+    assert {"cells_nll", "layer_energies"} <= validated.keys()
     assert all(math.isfinite(row["loss"]) for row in rows)
 
 

@@ -23,11 +23,7 @@ class ShowerGenerator(nn.Module):
         self.spec = spec
         self.showers = showers
         self.energies = energies
-
-    @property
-    def trains_energies(self) -> bool:
-        """Whether the energy network learns; a student takes over its teacher's."""
-        return self.energies is not None and any(p.requires_grad for p in self.energies.parameters())
+        self.trains_energies = energies is not None  # a student takes over its teacher's
 
     def take_over(self, parents: Mapping[str, nn.Module]) -> None:
         """Hand other runs' networks to the shower network, by their roles; a teacher's energy network is kept."""
@@ -37,6 +33,7 @@ class ShowerGenerator(nn.Module):
         if self.energies is not None and isinstance(teacher, ShowerGenerator) and teacher.energies is not None:
             self.energies.load_state_dict(teacher.energies.state_dict())
             self.energies.requires_grad_(False)
+            self.trains_energies = False
 
     def follow(self, average: nn.Module) -> None:
         """Told the average of the weights when training starts."""
