@@ -149,6 +149,14 @@ def test_features_that_never_vary_are_left_out() -> None:
     np.testing.assert_allclose(projected(a, onto, offset), [(np.arange(5) - 2) / np.sqrt(2)])
 
 
+def test_rounding_errors_of_a_feature_that_is_nothing_do_not_count() -> None:
+    generator = np.random.default_rng(3)
+    reference, sample = generator.normal(size=(2, 200, 3)).astype(np.float32)
+    reference[:, 1] *= 1e-16  # the centre of a layer whose hits all lie at phi = +-pi/2
+    assert frechet_of_rows(reference, sample, np.arange(200), np.arange(200), Frame.of(reference)) < 10
+    assert sliced_wasserstein(reference, sample, 16, np.random.default_rng(0)) < 10
+
+
 def test_bootstrap_of_projections_is_that_of_rows() -> None:
     rng = np.random.default_rng(14)
     values, rows = rng.normal(size=(3, 20)), rng.integers(20, size=20)

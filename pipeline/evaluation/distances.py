@@ -22,6 +22,7 @@ Features = NDArray[np.floating[Any]]
 BLOCK_ROWS, KERNEL_ROWS = 4096, 512
 FPD_SAMPLES = (20_000, 50_000)
 KPD_SAMPLES = 5_000
+NOTHING = 1e-9  # mm or MeV: a feature that is smaller everywhere is the rounding error of one that is 0
 
 
 class Estimate(NamedTuple):
@@ -55,10 +56,10 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, reference: Features) -> Frame:
-        """The reference's mean, and its largest |value| by which features are normalised (1 for one of zeros)."""
+        """The reference's mean, and its largest |value| features are normalised by it (1 for rounding errors)."""
         scale = np.asarray(np.maximum(reference.max(axis=0), -reference.min(axis=0)), dtype=np.float64)
         centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
-        return cls(centre, np.where(scale == 0, 1.0, scale))
+        return cls(centre, np.where(scale < NOTHING, 1.0, scale))
 
 
 def moments_of_rows(features: Features, rows: NDArray[np.integer], frame: Frame) -> tuple[Array, Array]:
@@ -177,7 +178,7 @@ def standardised(reference: Features, onto: Array) -> tuple[Array, Array]:
     """
     centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
     width = np.asarray(np.std(reference, axis=0, dtype=np.float64))
-    varies = width > 1e-7 * np.abs(centre)
+    varies = width > np.maximum(1e-7 * np.abs(centre), NOTHING)
     scaled = np.where(varies, 1 / np.where(varies, width, 1.0), 0.0)[:, None] * onto
     return scaled, centre @ scaled
 
