@@ -210,7 +210,7 @@ class Plan:
             return [f for f in config.figures.draw if f == "training_curves" and config.runs]
         skip = set() if config.head_runs() else {"energy_prediction", "pulls"}
         skip |= set() if config.runs else {"training_curves"}
-        skip |= set() if config.samples else {"shower_images"}
+        skip |= set() if config.samples else {"shower_images", "shower_unrolled", "shower_space", "average_showers"}
         return [f for f in config.figures.draw if f not in skip]
 
     def targets(self) -> list[Path]:

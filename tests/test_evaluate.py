@@ -28,7 +28,6 @@ from pipeline.evaluation.multivariate import FEATURE_METRICS
 from pipeline.evaluation.neighbours import NAMES
 from pipeline.evaluation.predictions import evaluate_predictions, prediction_columns
 from pipeline.evaluation.summary import SUMMARY, collect, gather, significance, summarise
-from pipeline.evaluation.tables import image_rows, side_view
 from pipeline.provenance import read_json, write_json
 
 MESH = CylinderMesh(4, 6, 8, dr_mm=2.0, dz_mm=3.0)
@@ -291,20 +290,3 @@ def test_predictions_without_a_column_are_refused(tmp_path) -> None:
     write_json(tmp_path / "p.json", {"incident_energy": [1.0], "predicted": [1.0]})
     with pytest.raises(EvaluationError, match=r"p\.json: expected the columns .* got none named \['sigma'\]"):
         prediction_columns(tmp_path / "p.json")
-
-
-# ------------------------------------------------------------------------------- images
-
-
-def test_side_views_conserve_energy() -> None:
-    showers = toy_showers(1, n=3)
-    views = side_view(showers)
-    assert views.shape == (3, 2 * MESH.n_r, MESH.n_z)
-    np.testing.assert_allclose(views.sum(axis=(1, 2)), showers.visible_energy)
-
-
-def test_images_span_the_energies() -> None:
-    energies = np.random.default_rng(0).uniform(1, 9, size=100)
-    chosen = energies[image_rows(energies)]
-    assert len(chosen) == 8 and (np.diff(chosen) > 0).all()
-    assert len(image_rows(energies[:3])) == 3

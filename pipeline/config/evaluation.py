@@ -26,6 +26,9 @@ Figure = Literal[
     "azimuthal_asymmetry",
     "clusters",
     "shower_images",
+    "shower_unrolled",
+    "shower_space",
+    "average_showers",
     "energy_prediction",
     "pulls",
     "training_curves",
@@ -83,7 +86,7 @@ class EvaluationSpec(Spec):
     classifier_showers: PositiveInt = Field(
         10000, description="showers of each side that metrics of cells see, at most"
     )
-    version: int = 3
+    version: int = 4
 
 
 class FiguresSpec(Spec):
@@ -94,5 +97,5 @@ class FiguresSpec(Spec):
         description="angular_dependence is worth asking for where data hold several angles; front and speedup "
         "show measured times",
     )
-    images: NonNegativeInt = Field(4, description="showers shown in the image figure")
+    images: NonNegativeInt = Field(4, description="single showers shown, in figures and on the page")
     version: int = 1

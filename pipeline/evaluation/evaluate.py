@@ -20,10 +20,11 @@ from pipeline.data.store import Half, Part
 from pipeline.data.stream import ShowerStream, held_out_stream
 from pipeline.evaluation.comparisons import ROW_KEYS, Row, compare, own_floor
 from pipeline.evaluation.conditions import Ground, common_ground, copies, sample_stream
+from pipeline.evaluation.displays import average_tables, image_tables
 from pipeline.evaluation.multivariate import multivariate_rows
 from pipeline.evaluation.observables import ONE_THREAD, observables, observe
 from pipeline.evaluation.sensitivity import sensitivity_rows
-from pipeline.evaluation.tables import figure_tables, image_tables
+from pipeline.evaluation.tables import figure_tables
 from pipeline.provenance import write_json
 
 HALVES: tuple[Half, Half] = ("reference", "floor")
@@ -94,7 +95,8 @@ def comparison(
     rows = compare(ours, theirs, spec, seed)
     drawn = ours if whole is None or whole is ground.reference else observe(whole, narrow, workers)
     tables = figure_tables(drawn, theirs, ground.reference.mesh, spec)
-    tables["images"] = image_tables(whole or ground.reference, ground.sample)
+    seen = whole or ground.reference
+    tables |= {"images": image_tables(seen, ground.sample), "average": average_tables(seen, ground.sample)}
     return rows + multivariate_rows(ground.reference, ground.sample, spec, seed, workers), tables
 
 

@@ -1,8 +1,8 @@
-"""The small tables that figures are drawn from: profiles, histograms, responses, images, as plain lists.
+"""The small tables that figures are drawn from: profiles, histograms, responses, as plain lists.
 
-In: the `Table`s (and showers, for images) of reference and sample; out: JSON-able dictionaries, energies in MeV,
+In: the `Table`s of reference and sample; out: JSON-able dictionaries, energies in MeV,
 lengths in mm, each with the statistical errors. Bins come from the reference, so all samples share them.
-It compares nothing: that is `comparisons`.
+It compares nothing: that is `comparisons`; single and average showers are those of `displays`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calorimeter import CylinderMesh, RaggedShowers
+from pipeline.calorimeter import CylinderMesh
 from pipeline.config import EvaluationSpec
-from pipeline.data.stream import ShowerStream
-from pipeline.evaluation.comparisons import same_conditions, selection_name
+from pipeline.evaluation.comparisons import selection_name
 from pipeline.evaluation.observables import CELL_LOG10_EDGES, Table, layer_correlation, profile
 from pipeline.evaluation.response import (
     angle_edges,
@@ -46,14 +45,13 @@ HISTOGRAMS = {
 MOST_HISTOGRAM_BINS = 40
 FINE_ENERGY_BINS = 8
 SHOWERS_PER_FINE_BIN = 60
-IMAGES = 8
 _DIGITS = 8
 
 
-def plain(values: NDArray[np.generic]) -> list[Any]:
-    """A list of numbers, rounded to 8 significant digits to keep records small."""
+def plain(values: NDArray[np.generic], digits: int = _DIGITS) -> list[Any]:
+    """A list of numbers, rounded to some significant digits to keep records small."""
     array = np.asarray(values, dtype=np.float64)
-    scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.abs(array), out=np.zeros_like(array), where=array != 0)))
+    scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(array), out=np.zeros_like(array), where=array != 0)))
     rounded: list[Any] = (np.round(array * scale) / scale).tolist()
     return rounded
 
@@ -170,46 +168,8 @@ def angle_curve(table: Table, edges: NDArray[np.float64]) -> Record | None:
     }
 
 
-def image_rows(incident: NDArray[np.float64], count: int = IMAGES) -> NDArray[np.intp]:
-    """Showers at evenly spaced ranks of the incident energy."""
-    ranks = (np.arange(count) + 0.5) / count * len(incident)
-    return np.argsort(incident, kind="stable")[np.unique(ranks.astype(np.intp))]
-
-
-def side_view(showers: RaggedShowers) -> NDArray[np.float64]:
-    """Energy summed over each half of the azimuth, (n, 2 R, Z) MeV: outermost ring of phi > 0 first, phi < 0 last."""
-    energy = showers.dense(np.float64).energy
-    middle = showers.mesh.n_phi // 2
-    below, above = energy[:, :, :middle].sum(axis=2), energy[:, :, middle:].sum(axis=2)
-    return np.concatenate([above[:, ::-1], below], axis=1)
-
-
-def image_tables(reference: ShowerStream, sample: ShowerStream) -> Record:
-    """Side views of single showers: the same conditions on both sides, or the nearest incident energy."""
-    ours, theirs = reference.incident_energy, sample.incident_energy
-    partners = rows = image_rows(ours)
-    if not same_conditions(ours, theirs):
-        away = np.abs(np.log(theirs[None, :] / ours[rows][:, None]))
-        partners = away.argmin(axis=1)
-    mesh = reference.mesh
-    return {
-        "r_mm": mesh.n_r * mesh.dr_mm,
-        "z_mm": mesh.n_z * mesh.dz_mm,
-        "reference": _images(reference.take(rows).read()),
-        "sample": _images(sample.take(partners).read()),
-    }
-
-
-def _images(showers: RaggedShowers) -> list[Record]:
-    views = side_view(showers)
-    return [
-        {"incident_energy_mev": float(e), "energy_mev": np.round(view, 4).tolist()}
-        for e, view in zip(showers.incident_energy, views, strict=True)
-    ]
-
-
 def figure_tables(reference: Table, sample: Table, mesh: CylinderMesh, spec: EvaluationSpec) -> Record:
-    """Everything the validation figures draw, but the images."""
+    """Everything the validation figures draw, but showers."""
     return {
         "mesh": {"cells": list(mesh.shape), "dr_mm": mesh.dr_mm, "dz_mm": mesh.dz_mm},
         "threshold_mev": spec.threshold_mev,

@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipeline.figures.average import average_showers
 from pipeline.figures.front import front, speedup
 from pipeline.figures.predictions import energy_prediction, pulls
 from pipeline.figures.response import (
@@ -22,6 +23,7 @@ from pipeline.figures.response import (
     resolution,
     shower_depth,
 )
+from pipeline.figures.showers import shower_images, shower_space, shower_unrolled
 from pipeline.figures.style import save, styled
 from pipeline.figures.summary import summary
 from pipeline.figures.training import training_curves
@@ -34,7 +36,6 @@ from pipeline.figures.validation import (
     longitudinal_profile,
     moments,
     radial_profile,
-    shower_images,
 )
 
 FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]] = {
@@ -54,6 +55,9 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]]
     "azimuthal_asymmetry": azimuthal_asymmetry,
     "clusters": clusters,
     "shower_images": shower_images,
+    "shower_unrolled": shower_unrolled,
+    "shower_space": shower_space,
+    "average_showers": average_showers,
     "energy_prediction": energy_prediction,
     "pulls": pulls,
     "training_curves": training_curves,
@@ -78,6 +82,9 @@ CATEGORIES: dict[str, str] = {
     "azimuthal_asymmetry": "Collective",
     "clusters": "Collective",
     "shower_images": "Showers",
+    "shower_unrolled": "Showers",
+    "shower_space": "Showers",
+    "average_showers": "Showers",
     "energy_prediction": "Learned energy",
     "pulls": "Learned energy",
     "training_curves": "Training",

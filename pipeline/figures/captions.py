@@ -38,6 +38,15 @@ CAPTIONS: dict[str, str] = {
     f"which independent cells get wrong. {_COMMON}",
     "shower_images": "Side views of single showers, energy summed over each half of the azimuth: Geant4 above, "
     "generated below at the same conditions (showers differ as two Geant4 showers would).",
+    "shower_unrolled": "Single showers unrolled around the axis: energy summed over the radius, in azimuth and depth. "
+    "Geant4 above, generated below at the same conditions; the same showers as in the side views.",
+    "shower_space": "Single showers in space: each circle is a cell, larger and darker with its energy; the beam "
+    "enters from the left. Geant4 above, generated below at the same conditions. Of showers with "
+    "more than 2000 cells the 2000 of most energy are drawn.",
+    "average_showers": "The average shower in radius and depth, and in azimuth and depth: mean energy per cell, and "
+    "below it the ratio to Geant4 where both are known to 25 %. The ratio under Geant4 is that of "
+    "the floor, which shows what chance does. Triangles mark cells that differ by more than 3 "
+    "standard errors, upwards or downwards.",
     "energy_prediction": "Left: predicted over true incident energy of test showers. Right: standard deviation of the "
     "relative error per energy bin, beside the calibrated cell sum (a line in log E fitted on the "
     "training split) and the head's own mean uncertainty.",

@@ -101,6 +101,7 @@ def draw_ratio(ax: Axes, reference: Curve, samples: Curves, styles: Mapping[str,
     )
     away = [3 * np.nanmedian(relative)] if ok.any() else [0.1]
     offsets = _spread(len([n for n in samples if n != "floor"]))
+    points: list[tuple[Array, Array, str]] = []
     for name, curve in samples.items():
         ratio, error = (_over(v, reference.values, ok) for v in (curve.values, curve.errors))
         if name == "floor":
@@ -117,17 +118,27 @@ def draw_ratio(ax: Axes, reference: Curve, samples: Curves, styles: Mapping[str,
         else:
             position = curve.centres + next(offsets) * np.diff(curve.edges)
             ax.errorbar(position, ratio, error, **styles[name].point_style(), zorder=3)
+            points.append((position, ratio, styles[name].colour))
         sure = ok & (relative < 0.08)
         away += np.abs(ratio[sure] - 1).tolist()
-    finish_ratio(ax, max(away))
+    finish_ratio(ax, max(away), points)
 
 
-def finish_ratio(ax: Axes, away: float) -> None:
-    """The line at 1 and a symmetric range that holds the well-measured bins."""
+def finish_ratio(ax: Axes, away: float, points: Sequence[tuple[Array, Array, str]] = ()) -> None:
+    """The line at 1 and a symmetric range that holds the well-measured bins; arrows for points beyond.
+
+    points: x, y and colour of each sample.
+    """
     half = next((h for h in _HALF_RANGES if away < 0.9 * h), _HALF_RANGES[-1])
     ax.axhline(1, color="black", linewidth=0.8, zorder=2)
     ax.set_ylim(1 - 1.08 * half, 1 + 1.08 * half)
     ax.set_yticks([1 - half, 1, 1 + half] if half < 1 else [0, 1, 2])
+    edges = ((1 - 1.08 * half, "v", -1), (1 + 1.08 * half, "^", 1))
+    for x, y, colour in points:
+        for edge, marker, side in edges:
+            beyond = side * (y - edge) > 0
+            style = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
+            ax.plot(x[beyond], np.full(int(beyond.sum()), edge - side * 0.09 * half), **style, zorder=5)
 
 
 def legend(ax: Axes | Figure, samples: Sequence[str], **options: Any) -> None:

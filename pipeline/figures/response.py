@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.panels import finish_ratio, legend, ratio_axes
 from pipeline.figures.style import REFERENCE_LOOK, Look, heading, looks, placeholder, plain_ticks, shown
@@ -37,6 +38,7 @@ def energy_response(tables: Tables) -> Drawn:
         text = f"{low:.2g} GeV" if low == high else f"{low:.2g} to {high:.2g} GeV"
         top.text(0.95, 0.95, text, transform=top.transAxes, ha="right", va="top", fontweight="bold")
         heading(top, "Energy response" if i == 0 else "", of_data(tables) if i == len(bins) - 1 else "")
+        bottom.xaxis.set_major_locator(MaxNLocator(5))
         if i > 0:
             bottom.set_ylabel("")
     legend(figure, tables["samples"], **BELOW | {"bbox_to_anchor": (0.5, 0.0)})

@@ -43,6 +43,8 @@ def number(value: float | None, error: float | None = None) -> str:
         return "n/a"
     if not error:
         return f"{value:.3g}"
+    if max(abs(value), error) >= 1e5:
+        return f"{value:.2e} ± {error:.1e}"
     if error < 1.95e-4 and abs(value) < 1e-2:
         exponent = math.floor(math.log10(error))
         return f"({value / 10**exponent:.0f} ± {error / 10**exponent:.0f})e{exponent}"

@@ -1,4 +1,4 @@
-"""Generated showers beside Geant4's: profiles, spectra, hits, moments, asymmetry, images.
+"""Generated showers beside Geant4's: profiles, spectra, hits, moments, asymmetry.
 
 In: the mapping of tables made by the evaluation (MeV, mm; see `draw`); out: a matplotlib figure and the numbers it
 shows. Each figure holds all samples of the experiment, Geant4's statistical error and the floor. Nothing is computed
@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
-from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.panels import (
     Curve,
@@ -26,7 +24,7 @@ from pipeline.figures.panels import (
     legend,
     ratio_axes,
 )
-from pipeline.figures.style import heading, looks, placeholder, shown
+from pipeline.figures.style import heading, looks, placeholder
 
 Tables = Mapping[str, Any]
 Drawn = tuple[Figure, dict[str, Any]]
@@ -188,61 +186,3 @@ def azimuthal_asymmetry(tables: Tables) -> Drawn:
 def clusters(tables: Tables) -> Drawn:
     """Connected clusters of cells per shower."""
     return _histograms(tables, ("clusters",), "Clusters of cells")
-
-
-# ------------------------------------------------------------------------------- images
-
-
-def shower_images(tables: Tables) -> Drawn:
-    """Side views of single showers: Geant4 above, each sample below at the same conditions."""
-    data = {n: t for n, t in pick(tables, "images").items() if n != "floor"} or pick(tables, "images")
-    if not data or tables["images"] == 0:
-        return placeholder("nothing to show: no samples, or figures.images is 0"), {}
-    first = next(iter(data.values()))
-    chosen = _evenly(len(first["reference"]), tables["images"])
-    rows = {"Geant4": first["reference"]} | {shown(name): table["sample"] for name, table in data.items()}
-    figure = Figure(figsize=(2.35 * len(chosen) + 0.9, 1.75 * len(rows) + 0.5))
-    axes = figure.subplots(
-        len(rows), len(chosen), sharex=True, sharey=True, squeeze=False, gridspec_kw={"hspace": 0.09, "wspace": 0.06}
-    )
-    extent = (0, first["z_mm"], -first["r_mm"], first["r_mm"])
-    brightest = max(np.max(row[i]["energy_mev"]) for row in rows.values() for i in chosen)
-    norm = LogNorm(brightest * 10**-3.5, brightest)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for ax, i in zip(line, chosen, strict=True):
-            energy = np.asarray(images[i]["energy_mev"])
-            drawn = ax.imshow(
-                np.ma.masked_less_equal(energy, 0),
-                extent=extent,
-                aspect="auto",
-                norm=norm,
-                cmap="magma_r",
-                interpolation="nearest",
-            )
-            ax.text(
-                0.96,
-                0.94,
-                f"{energy.sum():.0f} MeV",
-                transform=ax.transAxes,
-                ha="right",
-                va="top",
-                fontsize=7.5,
-                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
-            )
-            ax.minorticks_off()
-            ax.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))
-        line[0].set_ylabel(f"{name}\n$r$ [mm]")
-    for ax, i in zip(axes[0], chosen, strict=True):
-        ax.set_title(f"{first['reference'][i]['incident_energy_mev'] / _GEV:.2f} GeV")
-    for ax in axes[-1]:
-        ax.set_xlabel("$z$ [mm]")
-    bar = figure.colorbar(drawn, ax=axes, pad=0.015, fraction=0.03, aspect=14 * len(rows))
-    bar.set_label("visible energy [MeV]")
-    return figure, {
-        n: {side: [t[side][i] for i in chosen] for side in ("reference", "sample")} for n, t in data.items()
-    }
-
-
-def _evenly(total: int, count: int) -> list[int]:
-    """`count` of `total` places, evenly spread."""
-    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(count, total)).round())]
