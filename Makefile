@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm test-crash bench-simulate bench-data bench-evaluate bench-generate bench-gpu bench-scale study-perturbations study-reliability check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm test-browser test-crash bench-simulate bench-data bench-evaluate bench-generate bench-gpu bench-scale study-perturbations study-reliability check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -40,6 +40,9 @@ test-slurm: env
 
 test-crash: env
 	python tests/crash_matrix.py
+
+test-browser: env
+	pytest -m browser tests/test_report_page.py
 
 bench-simulate: env
 	python benchmarks/simulate.py

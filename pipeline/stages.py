@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -280,11 +281,14 @@ def _report_content(plan: Plan) -> dict[str, Any]:
 
     from pipeline.evaluation.published import published_table
     from pipeline.evaluation.summary import notes, summarise
+    from pipeline.figures.showers import in_space
 
     paths = plan.paths
     rows = read_json(paths.metrics) if plan.config.evaluation else []
     models = {run: read_json(paths.model(run)) for run in plan.config.runs}
     kept = ("architecture", "lineage", "samples", "weights_digest")
+    names = [plan.config.evaluation.reference] if plan.config.evaluation else []
+    data = dict.fromkeys([*names, *(name for run in plan.config.runs.values() for name in run.data)])
     return {
         "title": plan.config.experiment,
         "rows": rows,
@@ -293,7 +297,10 @@ def _report_content(plan: Plan) -> dict[str, Any]:
         "notes": notes([paths.evaluation(subject) for subject in plan.subjects()]),
         "published": published_table(plan.config, rows),
         "configuration": yaml.safe_dump(plan.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
-        "lineage": {run: {k: model[k] for k in kept if k in model} for run, model in models.items()},
+        "models": {run: {k: model[k] for k in kept if k in model} for run, model in models.items()},
+        "data": {name: _manifests(plan.part_manifests(name)) for name in data},
+        "samples": {name: _manifests(plan.sample_parts(name)) for name in plan.config.samples},
+        "showers": in_space(_tables(plan)) if plan.config.evaluation else {},
         "quarantined": [{key: file[key] for key in ("dataset", "path", "reason")} for file in quarantined(plan)],
         "measured": {
             path.relative_to(paths.results).as_posix(): read_json(path)
@@ -301,3 +308,8 @@ def _report_content(plan: Plan) -> dict[str, Any]:
             if path != paths.cost
         },
     }
+
+
+def _manifests(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """What ingest recorded of the parts that were not refused."""
+    return [read_json(path) for path in accepted(paths)]

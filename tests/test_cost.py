@@ -13,7 +13,7 @@ import pipeline.energy as energy
 from pipeline.commands.cost import shown
 from pipeline.config import CostSpec, load_config
 from pipeline.cost import Cost, cost_of, cost_table, parsed_sacct
-from pipeline.figures.report import cost_page
+from pipeline.figures.page import cost_page
 from pipeline.jobs import JOBS, recorded
 from pipeline.plan import Plan
 from pipeline.provenance import read_json, write_json

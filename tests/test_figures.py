@@ -15,8 +15,10 @@ from pipeline.evaluation.predictions import evaluate_predictions
 from pipeline.evaluation.summary import collect, gather, summarise
 from pipeline.figures import CATEGORIES, FIGURES, draw
 from pipeline.figures.captions import CAPTIONS
-from pipeline.figures.panels import Curve, histogram_curve
-from pipeline.figures.report import ReportError, flat, plain_text, write_report
+from pipeline.figures.page import flat, lineage_tables, plain_text
+from pipeline.figures.panels import Curve, finish_ratio, histogram_curve
+from pipeline.figures.report import ReportError, write_report
+from pipeline.figures.showers import in_space
 from pipeline.figures.style import looks, styled
 from pipeline.figures.summary import light, number
 from pipeline.provenance import read_json
@@ -65,7 +67,7 @@ def test_every_figure_is_drawn_with_its_numbers(tables, tmp_path) -> None:
         assert (tmp_path / f"{name}.png").stat().st_size > 3000
 
 
-@pytest.mark.parametrize("name", ["cell_spectrum", "energy_prediction"])
+@pytest.mark.parametrize("name", ["cell_spectrum", "energy_prediction", "shower_space", "average_showers"])
 def test_drawing_twice_gives_the_same_bytes(tables, tmp_path, name) -> None:
     for folder in ("a", "b"):
         draw(name, tables, tmp_path / folder / f"{name}.pdf", {})
@@ -116,6 +118,7 @@ def test_a_histogram_becomes_a_density() -> None:
         (None, None, "n/a"),
         (0.5, None, "0.5"),
         (12.3, 4.0, "12 ± 4"),
+        (2.5e28, 3e28, "2.50e+28 ± 3.0e+28"),
     ],
 )
 def test_numbers_have_the_digits_of_their_error(value, error, text) -> None:
@@ -144,14 +147,15 @@ def report(config, tables, evaluations, head, tmp_path_factory) -> str:  # noqa:
         summary=summarise(rows),
         figures={name: folder / f"{name}.pdf" for name in ("summary", "hits")},
         configuration="a: <b>",
-        lineage={"generator": {"parent": None}},
+        models={"generator": {"lineage": {"parent": None}}},
+        showers=in_space(tables),
         measured={"generate/good": {"milliseconds_per_shower": 6.23456}},
     )
     return (page / "report.html").read_text()
 
 
 def test_report_escapes_and_holds_everything(report) -> None:
-    assert "&lt;script&gt;toy" in report and "<script" not in report
+    assert "&lt;script&gt;toy" in report and "<script>toy" not in report
     assert "a: &lt;b&gt;" in report
     assert "6.235" in report and "calibrated cell sum" in report and "data:image/png;base64," in report
     assert 'href="figures/hits.pdf"' in report and 'href="figures/summary.pdf"' in report
@@ -175,3 +179,50 @@ def test_labels_and_records_become_plain() -> None:
     assert plain_text(r"$A_\phi$ spread") == "Aᵩ spread"
     assert plain_text("longitudinal profile $L_1$") == "longitudinal profile L₁"
     assert flat({"a": {"b_c": 1.23456}}) == [("a b c", "1.235")]
+
+
+def test_lineage_names_parents_and_digests() -> None:
+    models = {
+        "energy": {
+            "architecture": {"model": {"name": "masked_vit"}},
+            "lineage": {
+                "parent": {"run": "representation", "weights_digest": "0123456789abcdef"},
+                "model_parents": {"tokenizer": {"run": "codes", "digest": "c0de"}},
+                "parts": {"siw": ["a", "b"]},
+                "transforms": {"siw": "ff00"},
+            },
+            "weights_digest": "beef",
+        }
+    }
+    part = {
+        "source": {"name": "x.h5", "digest": "d1"},
+        "n_showers": 7,
+        "mesh": {"cells": [2, 3, 4]},
+        "store_digest": "d2",
+    }
+    table = lineage_tables(models, {"siw": [part]}, {"peer_one": [part]})
+    row = ["x.h5", "7", "2×3×4", "d1", "d2"]
+    assert table["data"] == [["siw", *row]] and table["samples"] == [["peer one", *row]]
+    parent = "start from representation 0123456789ab, tokenizer codes c0de"
+    assert table["models"] == [["energy", "masked_vit", parent, "siw (2 parts)", "ff00", "beef"]]
+
+
+def test_the_display_holds_every_cell_of_every_sample(tables) -> None:
+    content = in_space(tables)
+    assert [s["name"] for s in content["samples"]] == ["Geant4", "good", "null"]
+    n_cells = int(np.prod(content["cells"]))
+    for sample in content["samples"]:
+        assert len(sample["showers"]) == tables["images"]
+        for shower in sample["showers"]:
+            assert len(shower["cell"]) == len(shower["mev"]) == shower["of"] and max(shower["cell"]) < n_cells
+            assert sum(shower["mev"]) == pytest.approx(shower["total"], rel=1e-2)
+    assert in_space(EMPTY) == {}
+
+
+def test_points_beyond_the_ratio_panel_become_arrows() -> None:
+    ax = Figure().subplots()
+    finish_ratio(ax, 0.04, [(np.array([1.0, 2.0, 3.0]), np.array([1.0, 5.0, 0.1]), "#0072b2")])
+    arrows = {line.get_marker(): line.get_xdata().tolist() for line in ax.lines if line.get_marker() in "^v"}
+    low, high = ax.get_ylim()
+    assert arrows == {"^": [2.0], "v": [3.0]}
+    assert all(low < y < high for line in ax.lines if line.get_marker() in "^v" for y in line.get_ydata())

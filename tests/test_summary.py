@@ -14,7 +14,8 @@ from pipeline.evaluation.evaluate import evaluate_sensitivity, evaluation_of
 from pipeline.evaluation.perturbations import SENSITIVITY
 from pipeline.evaluation.published import COLUMNS, calochallenge_results, published_dataset, published_table
 from pipeline.evaluation.summary import collect, gather, overview_row, summarise
-from pipeline.figures.report import overview_table, published_page, write_report
+from pipeline.figures.page import overview_table, published_page
+from pipeline.figures.report import write_report
 from pipeline.figures.style import styled
 from pipeline.figures.summary import sigmas, summary
 from pipeline.provenance import read_json

@@ -56,7 +56,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, reference: Features) -> Frame:
-        """The reference's mean, and its largest |value| features are normalised by it (1 for rounding errors)."""
+        """The reference's mean, and its largest |value|, which normalises features (1 for rounding errors)."""
         scale = np.asarray(np.maximum(reference.max(axis=0), -reference.min(axis=0)), dtype=np.float64)
         centre = np.asarray(np.mean(reference, axis=0, dtype=np.float64))
         return cls(centre, np.where(scale < NOTHING, 1.0, scale))

@@ -37,10 +37,9 @@ def average_showers(tables: Tables) -> Drawn:
     columns |= {shown(name): (table["sample"], table["sample"]) for name, table in data.items() if name != "floor"}
     figure = Figure(figsize=(2.35 * len(columns) + 1.4, 8.2))
     blocks = GridSpec(2, 1, figure=figure, hspace=0.3)
-    for block, (view, low, high, label) in zip(
-        blocks, (("r_z", 0.0, first["r_mm"], "$r$ [mm]"), ("phi_z", -np.pi, np.pi, "$\\phi$ [rad]")), strict=True
-    ):
-        grid = block.subgridspec(
+    views = (("r_z", 0.0, first["r_mm"], "$r$ [mm]"), ("phi_z", -np.pi, np.pi, "$\\phi$ [rad]"))
+    for i, (view, low, high, label) in enumerate(views):
+        grid = blocks[i].subgridspec(
             2, len(columns) + 1, hspace=0.24, wspace=0.08, width_ratios=[*[1] * len(columns), 0.05]
         )
         _averages(figure, grid, columns, view, (0.0, first["z_mm"], low, high), label)

@@ -137,7 +137,13 @@ def finish_ratio(ax: Axes, away: float, points: Sequence[tuple[Array, Array, str
     for x, y, colour in points:
         for edge, marker, side in edges:
             beyond = side * (y - edge) > 0
-            style = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
+            style: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "linestyle": "none",
+                "markersize": 5,
+                "markeredgewidth": 0,
+            }
             ax.plot(x[beyond], np.full(int(beyond.sum()), edge - side * 0.09 * half), **style, zorder=5)
 
 

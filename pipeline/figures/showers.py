@@ -210,12 +210,14 @@ def in_space(tables: Tables) -> dict[str, Any]:
     if not data:
         return {}
     first = next(iter(data.values()))
-    samples = [{"name": name, "showers": [_shower(i) for i in images]} for name, images in _lines(data).items()]
+    samples: list[dict[str, Any]] = [
+        {"name": name, "showers": [_shower(image) for image in images]} for name, images in _lines(data).items()
+    ]
     energies = [e for sample in samples for shower in sample["showers"] for e in shower["mev"]] or [1.0]
-    colours = colormaps[COLOURS](np.linspace(0, 1, 33))[:, :3]
+    colours = np.asarray(colormaps[COLOURS](np.linspace(0, 1, 33)))[:, :3]
     return {
         **{key: first[key] for key in ("r_mm", "z_mm", "cells")},
-        "range_mev": [min(energies), max(energies)],
+        "range_mev": [min(energies), max(max(energies), 2 * min(energies))],
         "colours": np.round(255 * colours).astype(int).tolist(),
         "samples": samples,
     }
