@@ -255,6 +255,10 @@ def _report(plan: Plan) -> Job:
     return Job("report", "", plan.paths.report, plan.report_key(), (*figures, *plan.tables()))
 
 
+def _paper(plan: Plan) -> Job:
+    return Job("paper", "", plan.paths.paper, plan.paper_key(), _flat(plan.paper_inputs()))
+
+
 JOBS: dict[str, Callable[..., Job]] = {
     "simulate": _simulate,
     "ingest": _ingest,
@@ -268,6 +272,7 @@ JOBS: dict[str, Callable[..., Job]] = {
     "metrics": _metrics,
     "figures": _figures,
     "report": _report,
+    "paper": _paper,
 }
 
 

@@ -118,6 +118,11 @@ class Paths:
         return self.results / "cost.measured.json"
 
     @property
+    def paper(self) -> Path:
+        """What links every figure and table of the paper to its data; figures, tables and HEPData are beside it."""
+        return self.results / "paper" / "figures.json"
+
+    @property
     def report(self) -> Path:
         """The page one reads first."""
         return self.results / "report.html"

@@ -21,6 +21,7 @@ from pipeline.provenance import FingerprintCache, ProvenanceError, file_digest, 
 from pipeline.raw_files import RawFile, find_raw_files, simulate_key, simulated_parts
 
 LOCK_VERSION = 1
+PAPER_VERSION = 1  # of `results/<experiment>/paper/`; bumped when what the stage writes changes
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,15 @@ class Plan:
     def report_key(self) -> str:
         """All that shapes the report, given figures and metrics."""
         return self.config.digest(exclude={"data_lock", "compute", "cost", "on_bad_file"})
+
+    def paper_key(self) -> str:
+        """All that shapes the paper's folder, given figures and tables; the lock is copied into it."""
+        lock = file_digest(self.config.data_lock) if self.config.data_lock else None
+        return digest_of([PAPER_VERSION, self.report_key(), lock])
+
+    def paper_inputs(self) -> dict[str, list[Path]]:
+        """What the paper's folder is made from; more than that has to be there (`paper_record`)."""
+        return {"figures": [self.paths.figure(figure) for figure in self.figures()], "tables": self.tables()}
 
 
 # ---------------------------------------------------------------------------------- data lock

@@ -135,6 +135,13 @@ def tree_digest(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
+def code_digest() -> str:
+    """BLAKE2b-128 over the package's source files: the version of the code, released or not."""
+    package = Path(__file__).parent
+    sources = sorted(p for p in package.rglob("*") if p.suffix in (".py", ".json", ".j2"))
+    return joined_digest(f"{path.relative_to(package).as_posix()} {file_digest(path)}" for path in sources)
+
+
 def joined_digest(digests: Iterable[str]) -> str:
     """One digest over many, in the given order."""
     return hashlib.blake2b("\n".join(digests).encode(), digest_size=16).hexdigest()

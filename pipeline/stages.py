@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ConfigError, DatasetSpec, FilesSampleSpec, SampleSpec, digest_of
 from pipeline.plan import Plan
-from pipeline.provenance import file_digest, fingerprint, read_json, write_json
+from pipeline.provenance import code_digest, file_digest, fingerprint, read_json, write_json
 from pipeline.quarantine import accepted, pass_on, quarantined, write_refusal
 
 if TYPE_CHECKING:
@@ -234,6 +234,22 @@ def report(plan: Plan) -> Path:
     return plan.paths.report
 
 
+def paper(plan: Plan) -> Path:
+    """Gather figures, tables and HEPData, with the links from each to what it was made from."""
+    from pipeline.paper import write_paper
+
+    return write_paper(plan)
+
+
+def redraw(plan: Plan, figure: str, folder: Path) -> Path:
+    """Draw one figure from the tables into another folder; no rule does, `caloforge redraw` does."""
+    from pipeline.figures import draw
+
+    output = folder / f"{figure}.pdf"
+    draw(figure, _tables(plan), output, _provenance(plan, figure))
+    return output
+
+
 # ------------------------------------------------------------------------------- what they share
 
 
@@ -246,19 +262,28 @@ def _tables(plan: Plan) -> dict[str, Any]:
     """Everything that figures draw."""
     from pipeline.evaluation.summary import gather
 
-    curves = {run: plan.paths.run_folder(run) / "metrics.jsonl" for run in plan.config.runs}
-    return gather(plan.config, [plan.paths.evaluation(subject) for subject in plan.subjects()], curves, _costs(plan))
+    evaluations = [plan.paths.evaluation(subject) for subject in plan.subjects()]
+    return gather(plan.config, evaluations, _curves(plan), _costs(plan))
+
+
+def _curves(plan: Plan) -> dict[str, Path]:
+    """How each run learned; the files lie beside the models."""
+    return {run: plan.paths.run_folder(run) / "metrics.jsonl" for run in plan.config.runs}
 
 
 def _costs(plan: Plan) -> dict[str, Any]:
     """What showers cost, as it was measured when they were made."""
     from pipeline.evaluation.cost import costs
 
+    return costs(plan.config, *_measured(plan))
+
+
+def _measured(plan: Plan) -> tuple[list[Path], dict[str, Path]]:
+    """The measured records of the reference's simulation, and of each sample; some may not be there."""
     reference = plan.config.evaluation.reference if plan.config.evaluation else ""
     files = [file.partition("/")[2] for file, (dataset, _) in plan.simulated.items() if dataset == reference]
     simulated = [plan.paths.simulation_cost(reference, part) for part in files]
-    made = {name: plan.paths.sample(name).with_suffix(".measured.json") for name in plan.config.samples}
-    return costs(plan.config, simulated, made)
+    return simulated, {name: plan.paths.sample(name).with_suffix(".measured.json") for name in plan.config.samples}
 
 
 def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
@@ -269,10 +294,20 @@ def _provenance(plan: Plan, figure: str) -> dict[str, Any]:
         "experiment": plan.config.experiment,
         "figure": figure,
         "configuration": plan.config.digest(exclude={"compute", "cost", "on_bad_file"}),
-        "inputs": {path.as_posix(): file_digest(path) for path in plan.tables()},
+        "inputs": {path.as_posix(): file_digest(path) for path in _drawn_from(plan, figure)},
         "code_version": __version__,
+        "code_digest": code_digest(),
         "redraw": f"caloforge figures --figure {figure} --plan {plan.save().as_posix()}",
     }
+
+
+def _drawn_from(plan: Plan, figure: str) -> list[Path]:
+    """The files behind a figure: tables, how runs learned, and measured records where it shows them."""
+    from pipeline.figures import MEASURED
+
+    simulated, samples = _measured(plan)
+    measured = [path for path in (*simulated, *samples.values()) if path.is_file()] if figure in MEASURED else []
+    return [*plan.tables(), *_curves(plan).values(), *measured]
 
 
 def _report_content(plan: Plan) -> dict[str, Any]:

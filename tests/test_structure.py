@@ -16,6 +16,7 @@ ROOMS = [
     "cli",
     "commands",
     "stages",
+    "paper",
     "figures",
     "generation",
     "training",

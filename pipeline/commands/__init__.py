@@ -5,6 +5,7 @@ import nothing heavy at their top: numpy, torch, zarr and the stages wait until 
 """
 
 from pipeline.commands import (
+    bundle,
     configuration,
     cost,
     devices,
@@ -14,10 +15,12 @@ from pipeline.commands import (
     freeze,
     inspect,
     prune,
+    redraw,
     simulate,
     stage,
     status,
     unlock,
+    verify,
     why,
 )
 
@@ -32,6 +35,9 @@ COMMANDS = (
     inspect,
     configuration,
     freeze,
+    verify,
+    redraw,
+    bundle,
     prune,
     unlock,
     devices,

@@ -21,6 +21,7 @@ STAGES = {
     "metrics": ("collect the rows of all evaluations", ()),
     "figures": ("draw one figure", ("figure",)),
     "report": ("write the report page", ()),
+    "paper": ("gather figures, tables, HEPData and their links", ()),
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "dataset": {"help": "name of a data set, or of a sample's files"},

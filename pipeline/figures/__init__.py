@@ -65,6 +65,8 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]]
     "speedup": speedup,
 }
 
+MEASURED = ("front", "speedup")  # show measured times: other records give other bytes
+
 CATEGORIES: dict[str, str] = {
     "summary": "Summary",
     "longitudinal_profile": "Shower shape",

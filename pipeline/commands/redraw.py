@@ -1,0 +1,56 @@
+"""`caloforge redraw`: draw figures of a paper again from its recorded tables, and compare them byte for byte."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ConfigError
+from pipeline.provenance import ProvenanceError, file_digest
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    text = "draw a paper's figures again from its recorded tables, beside the old ones, and compare them"
+    parser = commands.add_parser("redraw", help=text, description=text)
+    parser.add_argument("results", type=Path, help="results/<experiment>, here or unpacked from a bundle")
+    parser.add_argument("--figure", help="name of a figure (default: all)")
+    parser.add_argument("--output", type=Path, default=Path("redrawn"), help="folder for them (default: redrawn)")
+    parser.set_defaults(action=_redraw)
+
+
+def _redraw(options: argparse.Namespace) -> int:
+    from pipeline.paper.verify import paper_of
+    from pipeline.plan import Plan
+    from pipeline.stages import redraw
+
+    root, record = paper_of(options.results)
+    figures = record["figures"]
+    if options.figure and options.figure not in figures:
+        raise ConfigError(f"--figure: expected one of {sorted(figures)}, got '{options.figure}'")
+    output = options.output.resolve()
+    os.chdir(root)  # the paths of a plan are relative to the folder that holds results/
+    plan, differing = Plan.load(record["plan"]), 0
+    for name in [options.figure] if options.figure else figures:
+        _check_inputs(figures[name])
+        drawn = redraw(plan, name, output)
+        same = file_digest(drawn) == figures[name]["digest"]
+        differing += not same
+        print(f"{drawn}: {'identical to' if same else 'differs from'} {figures[name]['file']}")
+    if differing:
+        made = ", ".join(f"{library} {number}" for library, number in record["libraries"].items())
+        print(f"{differing} differ; drawn first by Caloforge {record['code']['version']} with {made}")
+    return 1 if differing else 0
+
+
+def _check_inputs(figure: dict[str, Any]) -> None:
+    """What the figure was drawn from must be there as recorded."""
+    for path, digest in figure["inputs"].items():
+        found = file_digest(path) if Path(path).is_file() else "no file"
+        if found != digest:
+            raise ProvenanceError(
+                f"{path}: expected digest {digest} as when {figure['file']} was drawn, found {found}; "
+                "put it back, or run `snakemake paper`"
+            )

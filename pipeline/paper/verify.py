@@ -1,0 +1,153 @@
+"""Does a paper still stand? Every file behind it is read whole and held against what was recorded.
+
+In: the folder `results/<experiment>` with its `paper/figures.json`, here or unpacked from a bundle; out: findings, each
+with the file, what was recorded, what is there, and what to do. Nothing is changed. Paths in the record are relative
+to the folder that holds `results/`; what a bundle left out is counted, not looked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ConfigError
+from pipeline.plan import PAPER_VERSION, Plan
+from pipeline.provenance import ProvenanceError, code_digest, file_digest, read_json, tree_digest
+
+BUNDLE = "bundle.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that does not match: where, what was recorded, what is there, what to do."""
+
+    path: str
+    kind: str
+    expected: str
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, found {self.found}; {self.remedy}"
+
+
+@dataclass
+class Verdict:
+    """Findings, how many files of each kind match, how many were not looked at, and what is only worth knowing."""
+
+    findings: list[Finding] = field(default_factory=list)
+    matching: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+def paper_of(results: Path) -> tuple[Path, Record]:
+    """The folder that the record's paths are relative to, and the record; ProvenanceError when there is none."""
+    results = Path(results).resolve()
+    record = read_json(results / "paper" / "figures.json")
+    if not isinstance(record, dict) or record.get("version") != PAPER_VERSION:
+        found = record.get("version") if isinstance(record, dict) else "another file"
+        raise ProvenanceError(
+            f"{results / 'paper' / 'figures.json'}: expected a paper's record of version {PAPER_VERSION}, "
+            f"found {found}; run `snakemake paper`, or verify with the version of Caloforge that made it"
+        )
+    return results.parent.parent, record
+
+
+def verify(results: Path, data: bool = True) -> Verdict:
+    """Hash all files behind the paper of `results/<experiment>`; `data` False leaves raw files and stores out.
+
+    Raises ProvenanceError when there is no paper.
+    """
+    root, record = paper_of(results)
+    bundle = read_json(root / BUNDLE) if (root / BUNDLE).is_file() else {"files": {}, "left_out": {}}
+    verdict = Verdict()
+    for path, entry in record["files"].items():
+        if path in bundle["left_out"] or (entry["kind"] == "data" and not data):
+            verdict.skipped[entry["kind"]] += 1
+            continue
+        finding = _compare(root, path, entry)
+        if finding is None:
+            verdict.matching[entry["kind"]] += 1
+        else:
+            verdict.findings.append(finding)
+    for path, digest in bundle["files"].items():
+        if path not in record["files"]:
+            finding = _compare(root, path, {"kind": "bundle", "digest": digest})
+            verdict.findings += [finding] if finding else []
+            verdict.matching["bundle"] += finding is None
+    verdict.findings += [*_stale(record), *_configuration(root, record), *_lock(root, record, Path(results).name)]
+    if (now := code_digest()) != record["code"]["digest"]:
+        verdict.notes.append(
+            f"made by Caloforge {record['code']['version']}, code {record['code']['digest']}; "
+            f"this is code {now}: figures redrawn by it may differ"
+        )
+    return verdict
+
+
+def _compare(root: Path, path: str, entry: Mapping[str, Any]) -> Finding | None:
+    place = root / path
+    if not place.exists():
+        return Finding(path, entry["kind"], f"digest {entry['digest']}", "no file", _remedy(path, entry, gone=True))
+    found = tree_digest(place) if place.is_dir() else file_digest(place)
+    if found == entry["digest"]:
+        return None
+    return Finding(path, entry["kind"], f"digest {entry['digest']}", found, _remedy(path, entry, gone=False))
+
+
+def _remedy(path: str, entry: Mapping[str, Any], gone: bool) -> str:
+    again = "run `snakemake paper`"
+    if "/paper/" in path:
+        return "run `snakemake --forcerun paper -- paper`"
+    if ".measured." in path and entry["kind"] != "bundle":
+        return f"put it back, or draw what shows it again: {again[:-1]} --forcerun figures -- paper`"
+    if entry["kind"] == "bundle":
+        return "unpack the bundle again"
+    if "manifest" in entry:
+        return f"put it back, or delete {entry['manifest']} and {again}"
+    if entry["kind"] == "data":
+        return f"put it back, or accept what is there now: {again}"
+    return f"put it back, or {again}" if gone else f"put it back, or delete it and {again}"
+
+
+def _stale(record: Record) -> Iterator[Finding]:
+    """Figures whose tables were made again after they were drawn."""
+    for name, figure in record["figures"].items():
+        for path, digest in figure["inputs"].items():
+            now = record["files"][path]["digest"]
+            if now != digest:
+                remedy = "run `snakemake paper`"
+                yield Finding(figure["file"], "figure", f"{path} of digest {digest} behind '{name}'", now, remedy)
+
+
+def _configuration(root: Path, record: Record) -> Iterator[Finding]:
+    """Whether the configuration still means what it meant."""
+    path = record["plan"]
+    if not (root / path).is_file():
+        return
+    remedy = "put it back, or verify with the version of Caloforge that made the paper"
+    try:
+        found = Plan.load(root / path).report_key()
+    except (ConfigError, ValueError) as error:
+        found = " ".join(str(error).split())
+    if found != record["configuration"]:
+        yield Finding(path, "configuration", f"a configuration of digest {record['configuration']}", found, remedy)
+
+
+def _lock(root: Path, record: Record, experiment: str) -> Iterator[Finding]:
+    """Whether the lock's raw files are the paper's."""
+    if record["lock"] is None:
+        return
+    path = f"results/{experiment}/paper/lock.json"
+    if not (root / path).is_file():
+        return
+    for parts in read_json(root / path)["datasets"].values():
+        for raw in parts.values():
+            known = record["files"].get(raw["path"], {}).get("digest")
+            if known is not None and known != raw["digest"]:
+                remedy = "freeze again and run `snakemake paper`"
+                yield Finding(raw["path"], "data", f"digest {raw['digest']} as in the lock", known, remedy)
