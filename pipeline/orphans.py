@@ -141,9 +141,10 @@ def _newest(folder: Path) -> int:
 
 
 def _plans(plan: Plan) -> Iterator[Orphan]:
-    """Saved plans that nothing was made under: neither today's, nor one that a job or a figure names."""
+    """Saved plans that nothing was made under: neither today's, nor one that a job, a figure or the paper names."""
     used = {plan.save().name} | {Path(job.measured().get("plan", "")).name for job in jobs(plan)}
-    records = "".join(path.read_text() for path in sorted((plan.paths.results / "figures").glob("*.json")))
+    figures = sorted((plan.paths.results / "figures").glob("*.json"))
+    records = "".join(path.read_text() for path in [*figures, plan.paths.paper] if path.is_file())
     for path in sorted((plan.paths.results / "plans").glob("*.json")):
         if path.name not in used and path.name not in records:
             yield Orphan((path,), "a plan that nothing lying here was made under")

@@ -225,8 +225,41 @@ def test_a_bad_raw_file_is_named_and_the_others_go_on(workspace: Workspace) -> N
 
 
 @pytest.mark.slow
-def test_another_folder_gives_the_same_bytes(finished: Workspace, tmp_path: Path) -> None:
-    other = Workspace(tmp_path)
-    other.configure(CONTENT)
-    other.snakemake(cores=1)
+def test_the_frozen_paper_stays_and_the_unfrozen_run_moves(workspace: Workspace) -> None:
+    done = workspace.caloforge("freeze", str(workspace.config_file), "--output", "lock.json")
+    assert done.returncode == 0, done.stderr
+    workspace.configure({**CONTENT, "data_lock": "lock.json"})
+    workspace.snakemake("paper")
+    before = workspace.digests("results/test/paper")
+    add_file(workspace)
+    assert workspace.jobs("paper") == {}
+    done = workspace.caloforge("verify", "results/test")
+    assert done.returncode == 0 and "the paper stands" in done.stdout, done.stdout + done.stderr
+    assert workspace.digests("results/test/paper") == before and "results/test/paper/lock.json" in before
+    workspace.configure(CONTENT)
+    jobs = workspace.jobs("paper")
+    assert jobs["ingest"] == jobs["preprocess"] == jobs["paper"] == 1 and ALL_BELOW_MERGE - {"report"} <= set(jobs)
+
+
+@pytest.mark.slow
+def test_deleted_and_made_again_elsewhere_the_paper_is_the_same(finished: Workspace, tmp_path: Path) -> None:
+    """Results and data gone, in another folder, on one core, jobs in another order; then a bundle in a third folder."""
+    finished.snakemake("paper")
+    other = Workspace(tmp_path / "other")
+    shutil.copytree(finished.folder, other.folder, ignore=shutil.ignore_patterns("*.zarr"))
+    for top in ("data", "results"):
+        shutil.rmtree(other.folder / top)
+    order = ("--prioritize", "results/test/evaluate/nearest_energy.json", "results/test/train/generator/model.json")
+    other.snakemake(*order, "--scheduler", "greedy", "--scheduler-greediness", "0.1", "--", "all", "paper", cores=1)
     assert other.digests() == finished.digests()
+    packed = other.caloforge("bundle", "results/test", "--output", str(tmp_path / "test.zip"))
+    assert packed.returncode == 0, packed.stderr
+    shutil.rmtree(other.folder)
+    third = Workspace(tmp_path / "third")
+    shutil.unpack_archive(tmp_path / "test.zip", third.folder)
+    verified, redrawn = (third.caloforge(command, "results/test") for command in ("verify", "redraw"))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert redrawn.returncode == 0, redrawn.stdout + redrawn.stderr
+    drawn = {path.name: path.read_bytes() for path in (third.folder / "redrawn").glob("*.pdf")}
+    figures = finished.folder / "results" / "test" / "figures"
+    assert drawn == {path.name: path.read_bytes() for path in figures.glob("*.pdf")} and len(drawn) > 10

@@ -87,9 +87,9 @@ class Workspace:
             check=False,
         )
 
-    def jobs(self) -> dict[str, int]:
+    def jobs(self, *targets: str) -> dict[str, int]:
         """The jobs that a run would start now, by rule, without `all`."""
-        output = self.snakemake("--dry-run", "--quiet", "rules")
+        output = self.snakemake("--dry-run", "--quiet", "rules", "--", *targets)
         if "Nothing to be done" in output:
             return {}
         table = output.partition("Job stats:")[2].partition("\n\n")[0]
@@ -106,7 +106,7 @@ class Workspace:
                 if (
                     path.is_file()
                     and name.startswith(below)
-                    and not name.endswith(".measured.json")
+                    and ".measured." not in name
                     and not re.search(r"/plans/|/checkpoints/|fingerprints.json|report.html|\.tmp$", name)
                 ):
                     kept[name] = file_digest(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def _redraw(options: argparse.Namespace) -> int:
     figures = record["figures"]
     if options.figure and options.figure not in figures:
         raise ConfigError(f"--figure: expected one of {sorted(figures)}, got '{options.figure}'")
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     output = options.output.resolve()
     os.chdir(root)  # the paths of a plan are relative to the folder that holds results/
     plan, differing = Plan.load(record["plan"]), 0

@@ -2,8 +2,8 @@
 
 In: the mapping of tables that figures draw (MeV, mm, rad); out: HEPData's own format, version 1.1.1
 (https://hepdata-submission.readthedocs.io, schemas of hepdata-validator): Geant4 and every sample in common bins, with
-the errors that the figures show. Written by hand: it is plain YAML. What has no bins (images, training curves) stays
-out, and so does the record's metadata (paper, licence), which its submitter knows.
+the errors that the figures show (an empty bin has none). It is plain YAML and is written here. What has no bins
+(images, training curves) stays out, and so does the record's metadata (paper, licence), which its submitter knows.
 """
 
 from __future__ import annotations
@@ -76,8 +76,16 @@ def write_submission(tables: Tables, figures: Mapping[str, Path], folder: Path) 
     return [_write(folder / "submission.yaml", documents), *written]
 
 
+class _Plain(yaml.SafeDumper):
+    """YAML without anchors, which HEPData's readers need not know."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write what occurs twice twice."""
+        return True
+
+
 def _write(path: Path, documents: Sequence[Record]) -> Path:
-    text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120, explicit_start=True)
+    text = yaml.dump_all(documents, None, _Plain, sort_keys=False, allow_unicode=True, width=120, explicit_start=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
@@ -124,7 +132,7 @@ def _value(point: Point | None) -> Record:
     if point is None:
         return {"value": "-"}
     value, error = point
-    return {"value": value} if error is None else {"value": value, "errors": [{"symerror": error, "label": "stat"}]}
+    return {"value": value} if not error else {"value": value, "errors": [{"symerror": error, "label": "stat"}]}
 
 
 # ------------------------------------------------------------------------------- from tables

@@ -18,6 +18,7 @@ from pipeline.cost import cost_table
 from pipeline.evaluation.comparisons import ROW_KEYS, Row
 from pipeline.evaluation.published import published_table
 from pipeline.evaluation.summary import summarise
+from pipeline.figures.report import plain_text
 from pipeline.figures.style import shown
 from pipeline.figures.summary import number, sigmas
 from pipeline.plan import Plan
@@ -158,7 +159,7 @@ def _overview(rows: Sequence[Row]) -> PaperTable:
     for row in data["overview"]:
         cells = [row["cells"].get(group) or {"sigma": None, "of": ""} for group in data["groups"]]
         plain += [
-            [row["kind"], row["sample"], group, cell["sigma"], cell["of"]]
+            [row["kind"], row["sample"], group, cell["sigma"], plain_text(cell["of"])]
             for group, cell in zip(data["groups"], cells, strict=True)
         ]
         known = [f"${sigmas(c['sigma'])}$, {c['of']}" if c["sigma"] is not None else "" for c in cells]
