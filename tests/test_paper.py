@@ -198,10 +198,10 @@ def test_csv_holds_every_row_with_every_digit(paper) -> None:
 def test_times_come_from_recorded_files_and_from_nowhere_else(paper) -> None:
     write_json(f"{RESULTS}/generate/good.measured.json", {"ms_per_shower": 99.0})
     table = paper_tables(Plan.load(record()["plan"]), [])[-1]
-    assert table.name == "cost.measured"
+    assert table.name == "times.measured"
     assert table.rows == [["generate/good.measured.json", "ms_per_shower", 99.0]]
-    assert "12.5" in Path(f"{RESULTS}/paper/tables/cost.measured.csv").read_text()
-    assert "12.5" not in "".join(p.read_text() for p in Path(RESULTS, "paper", "tables").glob("[!c]*"))
+    assert "12.5" in Path(f"{RESULTS}/paper/tables/times.measured.csv").read_text()
+    assert "12.5" not in "".join(p.read_text() for p in Path(RESULTS, "paper", "tables").glob("[!t]*"))
 
 
 def test_latex_is_balanced_and_escaped(paper) -> None:

@@ -215,7 +215,9 @@ def _times(plan: Plan) -> PaperTable:
         for of, name, value in rows
     ]
     caption = "Measured when training and generation ran; not reproduced to the byte."
-    return PaperTable("times.measured", caption, ["record", "quantity", "value"], rows, ["", "quantity", "value"], texts)
+    return PaperTable(
+        "times.measured", caption, ["record", "quantity", "value"], rows, ["", "quantity", "value"], texts
+    )
 
 
 def measured_records(plan: Plan) -> list[Path]:
@@ -231,6 +233,8 @@ def _cost(plan: Plan) -> PaperTable | None:
         return None
     header = list(dict.fromkeys(key for row in rows for key in row))
     plain = [[row.get(key) for key in header] for row in rows]
-    texts = [[measure(c) if isinstance(c, float) else escaped("" if c is None else str(c)) for c in row] for row in plain]
+    texts = [
+        [measure(c) if isinstance(c, float) else escaped("" if c is None else str(c)) for c in row] for row in plain
+    ]
     caption = "What the jobs cost, as recorded when they ran; not reproduced to the byte."
     return PaperTable("cost.measured", caption, header, plain, [escaped(shown(key)) for key in header], texts)
