@@ -31,7 +31,7 @@ def _bundle(options: argparse.Namespace) -> None:
         date = datetime.date.fromisoformat(options.date) if options.date else today
     except ValueError:
         raise ConfigError(f"--date: expected YYYY-MM-DD, got '{options.date}'") from None
-    output = options.output or Path(f"{options.results.resolve().name}.zip")
+    output = options.output or Path(f"{options.results.absolute().name}.zip")
     content = bundle(options.results, output, date.isoformat(), options.largest_model_mb, options.license)
     print(f"{output}: {len(content['files'])} files, {size(output.stat().st_size)}")
     for path, reason in content["left_out"].items():

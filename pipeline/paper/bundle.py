@@ -81,6 +81,8 @@ def _chosen(root: Path, record: Record, largest_model_mb: float) -> tuple[list[s
     for path, entry in record["files"].items():
         if entry["kind"] == "data":
             left_out[path] = "showers"
+        elif Path(path).is_absolute() or ".." in Path(path).parts:
+            left_out[path] = "outside of the folder that holds results/"
         elif entry["kind"] == "checkpoint" and (size := (root / path).stat().st_size) > largest_model_mb * _MB:
             left_out[path] = f"{size / _MB:.1f} MB, more than {largest_model_mb:g} MB"
         else:

@@ -116,6 +116,9 @@ def _data(files: Mapping[str, Record]) -> Record:
 
 def _below(plan: Plan) -> Iterator[Recorded]:
     """What all jobs of the experiment left, in the order of work; the report, which shows times, is not among it."""
+    for dataset in plan.files:
+        if binning := plan.config.dataset(dataset).binning:
+            yield _hashed(Path(binning), "record")
     for job in jobs(plan):
         if job.stage in ("ingest", "ingest_sample", "preprocess"):
             yield from _part(plan, job)

@@ -47,7 +47,7 @@ class Verdict:
 
 def paper_of(results: Path) -> tuple[Path, Record]:
     """The folder that the record's paths are relative to, and the record; ProvenanceError when there is none."""
-    results = Path(results).resolve()
+    results = Path(results).absolute()  # not resolved: results/ may be a link to another disk
     record = read_json(results / "paper" / "figures.json")
     if not isinstance(record, dict) or record.get("version") != PAPER_VERSION:
         found = record.get("version") if isinstance(record, dict) else "another file"
@@ -80,7 +80,7 @@ def verify(results: Path, data: bool = True) -> Verdict:
             finding = _compare(root, path, {"kind": "bundle", "digest": digest})
             verdict.findings += [finding] if finding else []
             verdict.matching["bundle"] += finding is None
-    verdict.findings += [*_stale(record), *_configuration(root, record), *_lock(root, record, Path(results).name)]
+    verdict.findings += [*_stale(record), *_configuration(root, record), *_lock(root, record)]
     if (now := code_digest()) != record["code"]["digest"]:
         verdict.notes.append(
             f"made by Caloforge {record['code']['version']}, code {record['code']['digest']}; "
@@ -138,11 +138,11 @@ def _configuration(root: Path, record: Record) -> Iterator[Finding]:
         yield Finding(path, "configuration", f"a configuration of digest {record['configuration']}", found, remedy)
 
 
-def _lock(root: Path, record: Record, experiment: str) -> Iterator[Finding]:
+def _lock(root: Path, record: Record) -> Iterator[Finding]:
     """Whether the lock's raw files are the paper's."""
     if record["lock"] is None:
         return
-    path = f"results/{experiment}/paper/lock.json"
+    path = f"results/{record['experiment']}/paper/lock.json"
     if not (root / path).is_file():
         return
     for parts in read_json(root / path)["datasets"].values():
