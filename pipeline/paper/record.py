@@ -29,17 +29,17 @@ LIBRARIES = ("matplotlib", "numpy", "scipy", "torch", "zarr")  # those whose ver
 
 @dataclass(frozen=True)
 class Recorded:
-    """A file (or a store, a folder), what it is, its digest, and the record to delete to have it made again."""
+    """A file (or a store, a folder), what it is, its digest, and the file to delete to have it made again."""
 
     path: Path
     kind: Kind
     digest: str
-    manifest: Path | None = None
+    delete: Path | None = None
 
     def entry(self) -> Record:
         """Its line in `figures.json`."""
         content: Record = {"kind": self.kind, "digest": self.digest}
-        return content | ({"manifest": self.manifest.as_posix()} if self.manifest else {})
+        return content | ({"delete": self.delete.as_posix()} if self.delete else {})
 
 
 def paper_record(plan: Plan, own: Sequence[Path], tables: Mapping[str, Sequence[Path]]) -> Record:
@@ -146,10 +146,9 @@ def _part(plan: Plan, job: Job) -> Iterator[Recorded]:
     if job.stage == "ingest":
         dataset, _, part = job.name.partition("/")
         raw = Path(plan.raw_file(dataset, part))
-        made = raw.with_suffix(".h5.json") if job.name in plan.simulated else None
-        yield Recorded(raw, "data", manifest["source"]["digest"], made)
+        yield Recorded(raw, "data", manifest["source"]["digest"], raw if job.name in plan.simulated else None)
     elif job.stage == "ingest_sample":
-        yield Recorded(job.inputs[0], "data", manifest["source"]["digest"], job.output)
+        yield Recorded(job.inputs[0], "data", manifest["source"]["digest"], job.inputs[0])
 
 
 def _trained(job: Job) -> Iterator[Recorded]:

@@ -107,9 +107,9 @@ def _remedy(path: str, entry: Mapping[str, Any], gone: bool) -> str:
         return f"put it back, or draw what shows it again: {again[:-1]} --forcerun figures -- paper`"
     if entry["kind"] == "bundle":
         return "unpack the bundle again"
-    if "manifest" in entry:
-        return f"put it back, or delete {entry['manifest']} and {again}"
-    if entry["kind"] == "data":
+    if "delete" in entry and not (gone and entry["delete"] == path):
+        return f"put it back, or delete {entry['delete']} and {again}"
+    if entry["kind"] == "data" and not gone:
         return f"put it back, or accept what is there now: {again}"
     return f"put it back, or {again}" if gone else f"put it back, or delete it and {again}"
 
