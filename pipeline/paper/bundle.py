@@ -77,7 +77,8 @@ def _add(archive: zipfile.ZipFile, name: str, text: str | None, path: Path) -> N
 
 def _chosen(root: Path, record: Record, largest_model_mb: float) -> tuple[list[str], dict[str, str]]:
     """What goes in, and why the rest does not."""
-    taken, left_out = set(), {}
+    taken: set[str] = set()
+    left_out: dict[str, str] = {}
     for path, entry in record["files"].items():
         if entry["kind"] == "data":
             left_out[path] = "showers"

@@ -65,7 +65,7 @@ def write_submission(tables: Tables, figures: Mapping[str, Path], folder: Path) 
     about = {
         "comment": "Showers of a calorimeter, by Geant4 and by models of it. Errors are statistical. By Caloforge."
     }
-    documents = [about, *(_entry(table, figures) for table in found)]
+    documents: list[Record] = [about, *(_entry(table, figures) for table in found)]
     written = []
     for table in found:
         written.append(_write(folder / f"{table.name}.yaml", [_data(table)]))
@@ -95,7 +95,7 @@ def _entry(table: HepTable, figures: Mapping[str, Path]) -> Record:
     """What the submission says of a table."""
     keywords = {"reactions": [], "observables": [table.quantity[0]], "cmenergies": []}
     phrases = ["calorimeter", "electromagnetic shower", "fast simulation", "Geant4"]
-    entry = {
+    entry: Record = {
         "name": table.name,
         "location": f"Figure {table.figure}",
         "description": plain_text(CAPTIONS.get(table.figure, table.name)),

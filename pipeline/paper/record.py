@@ -24,6 +24,7 @@ from pipeline.quarantine import refusal
 
 Kind = Literal["data", "checkpoint", "table", "figure", "record"]
 Record = dict[str, Any]
+_OWN: dict[str, Kind] = {"figures": "figure", "tables": "table", "hepdata": "table"}
 LIBRARIES = ("matplotlib", "numpy", "scipy", "torch", "zarr")  # those whose version can change a byte
 
 
@@ -52,8 +53,7 @@ def paper_record(plan: Plan, own: Sequence[Path], tables: Mapping[str, Sequence[
             files.setdefault(path, {"kind": "table", "digest": digest})
     for path in own:
         if ".measured." not in path.name:
-            kind: Kind = {"figures": "figure", "tables": "table", "hepdata": "table"}.get(path.parent.name, "record")  # type: ignore[assignment]
-            files[path.as_posix()] = _hashed(path, kind).entry()
+            files[path.as_posix()] = _hashed(path, _OWN.get(path.parent.name, "record")).entry()
     return {
         "version": PAPER_VERSION,
         "experiment": plan.config.experiment,

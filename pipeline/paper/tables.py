@@ -155,7 +155,8 @@ def _summary_cell(cell: dict[str, Any] | None) -> str:
 def _overview(rows: Sequence[Row]) -> PaperTable:
     """Samples and known faults x groups of observables: the farthest of each group."""
     data = summarise(rows)
-    plain, texts = [], []
+    plain: list[list[Any]] = []
+    texts: list[list[str]] = []
     for row in data["overview"]:
         cells = [row["cells"].get(group) or {"sigma": None, "of": ""} for group in data["groups"]]
         plain += [
