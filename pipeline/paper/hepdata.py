@@ -20,8 +20,8 @@ import numpy as np
 import yaml
 
 from pipeline.figures.captions import CAPTIONS
+from pipeline.figures.page import plain_text
 from pipeline.figures.panels import Curve, histogram_curve
-from pipeline.figures.report import plain_text
 from pipeline.figures.style import shown
 from pipeline.figures.validation import profile_curve
 from pipeline.provenance import atomic_path

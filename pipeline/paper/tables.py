@@ -18,7 +18,7 @@ from pipeline.cost import cost_table
 from pipeline.evaluation.comparisons import ROW_KEYS, Row
 from pipeline.evaluation.published import published_table
 from pipeline.evaluation.summary import summarise
-from pipeline.figures.report import plain_text
+from pipeline.figures.page import plain_text
 from pipeline.figures.style import shown
 from pipeline.figures.summary import number, sigmas
 from pipeline.plan import Plan
