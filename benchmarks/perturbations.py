@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.evaluation.summary import summarise
-from pipeline.figures.report import plain_text
+from pipeline.figures.page import plain_text
 from pipeline.figures.summary import number, sigmas
 
 ROOT = Path(__file__).resolve().parent.parent
