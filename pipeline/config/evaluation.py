@@ -98,4 +98,4 @@ class FiguresSpec(Spec):
         "show measured times",
     )
     images: NonNegativeInt = Field(4, description="single showers shown, in figures and on the page")
-    version: int = 1
+    version: int = 2

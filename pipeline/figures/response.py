@@ -62,12 +62,20 @@ def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> D
     finish_ratio(bottom, max(away))
     top.set_ylabel(label)
     bottom.set_xlabel("incident energy [GeV]")
-    plain_ticks(bottom)
+    bins = [b for curve in curves.values() for b in curve["bins"]]
+    energy_range(bottom, min(b["low_mev"] for b in bins), max(b["high_mev"] for b in bins))
     low, high = top.get_ylim()
-    top.set_ylim(low, high + 0.5 * (high - low))
+    top.set_ylim(low, high + (0.25 + 0.08 * len(curves)) * (high - low))
     top.legend(loc="upper right", fontsize=7.5 if quantity == "resolution" else None)
     heading(top, title, of_data(tables))
     return figure, data
+
+
+def energy_range(ax: Axes, low_mev: float, high_mev: float) -> None:
+    """The bins' whole range of energies with plain numbers, the ends among them."""
+    if high_mev > low_mev:
+        ax.set_xlim(0.97 * low_mev / _GEV, 1.03 * high_mev / _GEV)
+    plain_ticks(ax)
 
 
 def _bin_values(curve: Mapping[str, Any], *keys: str) -> list[Any]:
@@ -172,9 +180,10 @@ def _mean_figure(tables: Tables, data: dict[str, Any], title: str, label: str, t
     _mean_points(top, bottom, {n: c["bins"] for n, c in data.items()}, tables, 1 / _GEV, texts)
     top.set_ylabel(label)
     bottom.set_xlabel("incident energy [GeV]")
-    plain_ticks(bottom)
+    bins = [b for curve in data.values() for b in curve["bins"]]
+    energy_range(bottom, min(b["low"] for b in bins), max(b["high"] for b in bins))
     low, high = top.get_ylim()
-    top.set_ylim(low, high + 0.45 * (high - low))
+    top.set_ylim(low, high + (0.25 + 0.08 * len(data)) * (high - low))
     top.legend(loc="upper left")
     heading(top, title, of_data(tables))
     return figure, data
@@ -186,8 +195,9 @@ def _mean_points(
     """Points with errors, and their ratio to Geant4 in the bins that both have."""
     styles = looks(tables["samples"]) | {"Geant4": REFERENCE_LOOK}
     ours, away = {b["low"]: b["mean"] for b in curves["Geant4"]}, [0.0]
-    for name, bins in curves.items():
+    for i, (name, bins) in enumerate(curves.items()):
         x, mean, error = (np.array([b[key] for b in bins]) for key in ("x", "mean", "mean_error"))
+        x = x * (1 + 0.012 * i) if top.get_xscale() == "log" else x
         style = {"zorder": 3} | styles[name].point_style()
         if name == "floor":
             style |= {"marker": "_", "markersize": 10, "zorder": 1}

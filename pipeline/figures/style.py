@@ -122,9 +122,11 @@ def heading(ax: Axes, left: str, right: str = "") -> None:
 
 
 def plain_ticks(ax: Axes) -> None:
-    """Plain numbers on a logarithmic energy axis, 2, 3 and 5 of each decade among them."""
+    """Plain numbers on a logarithmic energy axis; of the digits of a decade 2, 3 and 5, below a decade also 4 and 7."""
+    low, high = ax.get_xlim()
+    digits = "235" if low <= 0 or high > 10 * low else "23457"
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    ax.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
+    ax.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in digits else "")
 
 
 def placeholder(message: str) -> Figure:
