@@ -93,6 +93,8 @@ def _below(target: dict[str, Any], root: dict[str, Any], key: str) -> Iterator[t
             yield from _below(inner, root, f"{key}.<name>")
     elif "discriminator" in target:
         yield from _variants(target, root, f"{key}.")
+    elif "discriminator" in target.get("items", {}):
+        yield from _variants(target["items"], root, f"{key}.")
     elif "oneOf" in target:  # told apart by their keys, as samples are
         for variant in target["oneOf"]:
             inner, kind = _resolved(variant, root)

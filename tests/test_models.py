@@ -13,8 +13,17 @@ from pipeline.config import DiffusionSpec, HeadSpec, LayerEnergiesSpec, MaskedVi
 from pipeline.models import Architecture, Conditions, build_network
 from pipeline.models.blocks import Attention
 from pipeline.models.layer_energies import edm_coefficients
-from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
-from pipeline.models.tokens import layers_of_tokens, patch_grid, patchify, position_table, unpatchify
+from pipeline.models.masked_vit import MaskedViT
+from pipeline.models.masking import random_order, visible_tokens
+from pipeline.models.tokens import (
+    layers_of_tokens,
+    patch_grid,
+    patchify,
+    position_table,
+    rotary_angles,
+    rotated,
+    unpatchify,
+)
 
 SHAPE = (4, 6, 5)
 VIT = MaskedViTSpec(patch=(2, 3, 1), width=24, depth=2, heads=2, decoder_width=12)
@@ -211,3 +220,74 @@ def test_initial_weights_depend_on_the_seed_alone():
     second = build_network(architecture(VIT), seed=3).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["embed.weight"], build_network(architecture(VIT), seed=4).state_dict()["embed.weight"])
+
+
+# --------------------------------------------------------------------------------------- positions
+
+GRID = (3, 8, 5)
+
+
+def products(angles, query, key):
+    """(token, token) attention products of one query and one key standing at every token."""
+    turned = (rotated(x.expand(1, 1, len(angles), -1), angles)[0, 0] for x in (query, key))
+    first, second = turned
+    return first @ second.T
+
+
+def test_rotary_products_depend_on_the_difference_of_places_alone():
+    angles = rotary_angles(GRID, 16)
+    table = products(angles, torch.randn(16), torch.randn(16)).reshape(*GRID, *GRID)
+    for axis, n in enumerate(GRID):
+        own = table.movedim((axis, 3 + axis), (0, 1))
+        assert torch.allclose(own[0, 1], own[n - 2, n - 1], atol=1e-4)
+        assert not torch.allclose(own[0, 1], own[1, 0], atol=1e-2)
+    assert torch.allclose(table[0, 0, 0, 0, 1, 0], table[0, 7, 0, 0, 0, 0], atol=1e-4)  # round the circle
+
+
+def test_without_periodic_phi_the_seam_is_seen():
+    table = products(rotary_angles(GRID, 16, False), torch.randn(16), torch.randn(16)).reshape(*GRID, *GRID)
+    assert not torch.allclose(table[0, 0, 0, 0, 1, 0], table[0, 7, 0, 0, 0, 0], atol=1e-2)
+    fixed = position_table(GRID, 36, False).reshape(*GRID, 36)
+    step = (fixed[0, :, 0] - fixed[0, :, 0].roll(-1, 0)).norm(dim=1)
+    assert step[7] > 1.2 * step[0]
+
+
+def test_turning_keeps_lengths_and_the_first_token():
+    x, angles = torch.randn(2, 3, 120, 12), rotary_angles(GRID, 12)
+    assert torch.allclose(rotated(x, angles).norm(dim=3), x.norm(dim=3), atol=1e-5)
+    assert torch.equal(rotated(x, angles)[:, :, 0], x[:, :, 0])
+
+
+def test_heads_too_narrow_for_rotary_positions_are_refused():
+    with pytest.raises(ValueError, match="rotary: expected an even number of at least 6 values per head, got 4"):
+        rotary_angles(GRID, 4)
+
+
+@pytest.mark.parametrize("positions", ["sine_cosine", "learned", "none"])
+def test_only_positions_tell_tokens_apart(positions):
+    """Without any, showers with exchanged patches give the same tokens in another order; with them they do not."""
+    spec = VIT.model_copy(update={"positions": positions})
+    network, cells = MaskedViT(spec, SHAPE), torch.randn(1, *SHAPE)
+    moved = unpatchify(patchify(cells, VIT.patch).flip(1), VIT.patch, SHAPE)
+    same = torch.allclose(network.encode(moved), network.encode(cells).flip(1), atol=1e-5)
+    assert same == (positions == "none")
+    assert ("positions" in dict(network.named_parameters())) == (positions == "learned")
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_a_turned_shower_gives_turned_tokens_with_rotary_positions_alone(rotary):
+    spec = VIT.model_copy(update={"positions": "none", "rotary": rotary, "patch": (2, 1, 1)})
+    network, cells = MaskedViT(spec, SHAPE), torch.randn(1, *SHAPE)
+    tokens, turned = (network.encode(x).reshape(2, 6, 5, 24) for x in (cells, cells.roll(2, 2)))
+    assert torch.allclose(turned, tokens.roll(2, 1), atol=1e-5)
+    along_z = network.encode(cells.flip(3)).reshape(2, 6, 5, 24).flip(2)
+    assert torch.allclose(along_z, tokens, atol=1e-5) != rotary
+
+
+@pytest.mark.parametrize("options", [{"positions": "learned"}, {"rotary": True}])
+def test_visible_tokens_take_their_own_positions(options):
+    network = MaskedViT(VIT.model_copy(update=options), SHAPE)
+    cells, order = torch.randn(2, *SHAPE), random_order(2, 20, torch.Generator().manual_seed(0))
+    whole = network.encode(cells)
+    assert torch.allclose(network.encode(cells, order), whole.gather(1, order[..., None].expand_as(whole)), atol=1e-5)
+    assert network(cells, order, 5).shape == (2, 20, 6)

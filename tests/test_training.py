@@ -25,7 +25,8 @@ from pipeline.training.checkpoint import CheckpointError, load_model
 from pipeline.training.datasets import training_loader
 from pipeline.training.fitting import fit_buffers
 from pipeline.training.interruption import TrainingInterrupted
-from pipeline.training.objectives import LOSSES, gaussian_nll, hit_nll, masked_error, total
+from pipeline.training.objectives import LOSSES, gaussian_nll, hit_nll, total
+from pipeline.training.reconstruction import masked_error
 from pipeline.training.request import TrainingError, TrainRequest, architecture_of, fitted_transforms
 from pipeline.training.trainer import learning_rate, train
 

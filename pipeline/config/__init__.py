@@ -15,11 +15,11 @@ from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec, GeneratorSpec, LayerEnergiesSpec, ModelSpec
 from pipeline.config.parallel import ParallelSpec
+from pipeline.config.pretraining import MaskedViTSpec
 from pipeline.config.recipes import LABELS, RecipeSpec
 from pipeline.config.runs import (
     AugmentSpec,
     HeadSpec,
-    MaskedViTSpec,
     RunSpec,
     TrainingSpec,
 )

@@ -16,6 +16,7 @@ from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.generators import GeneratorSpec
+from pipeline.config.pretraining import MaskedViTSpec
 from pipeline.config.recipes import RecipeSpec
 from pipeline.config.runs import Model, RunSpec
 from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
@@ -237,7 +238,10 @@ class Config(Spec):
                 errors.append(f"runs.{name}: expected one mesh behind recipe '{run.recipe}', got {sorted(meshes)}")
             model = self.model_of(name)
             for cells in meshes:
-                errors += [f"runs.{name}.model.{error}" for error in model.errors_on(cells)]
+                wrong = model.errors_on(cells)
+                if isinstance(model, MaskedViTSpec) and not run.head and not wrong:
+                    wrong = model.task_errors(cells, self.preprocessing[run.recipe])
+                errors += [f"runs.{name}.model.{error}" for error in wrong]
             for role, parent in model.parents.items():
                 if (found := self.model_of(parent).name) not in model.parent_models[role]:
                     errors.append(

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from pipeline.config.detectors import Cells, MeshSpec
 from pipeline.config.spec import Spec
 
+_LARGER = ("divide_by_incident_energy", "divide_by_largest_shower", "divide_by_largest_cell", "layer_fractions")
 LABELS = ("incident_energy", "theta", "phi", "detector", "particle")
 
 
@@ -177,7 +178,7 @@ class RecipeSpec(Spec):
         if isinstance(value, list | tuple):
             value = {"steps": value}
         if isinstance(value, dict) and isinstance(value.get("steps"), list | tuple):
-            value = {**value, "steps": [_named(step) for step in value["steps"]]}
+            value = {**value, "steps": [named(step) for step in value["steps"]]}
         return value
 
     @model_validator(mode="after")
@@ -198,6 +199,13 @@ class RecipeSpec(Spec):
     def reads(self) -> frozenset[str]:
         """The labels that the network's input is computed from."""
         return frozenset().union(*(step.reads for step in self.steps))
+
+    @property
+    def within_unit_interval(self) -> bool:
+        """Whether the network's input lies in [0, 1] by construction: divided by a larger energy, perhaps a power."""
+        mapped = [step for step in self.steps if step.name not in ("crop", "rebin", "cut", "power", "noise")]
+        divided = len(mapped) == 1 and mapped[0].name in _LARGER
+        return divided and getattr(mapped[0], "unit", "MeV") == "MeV"
 
     @property
     def rounds(self) -> int:
@@ -234,7 +242,8 @@ def _divides(name: str) -> bool:
     return name.startswith("divide_by_") or name == "layer_fractions"
 
 
-def _named(step: Any) -> Any:
+def named(step: Any) -> Any:
+    """A step's mapping with its name: from `standardise` or `{log: {epsilon_mev: 1e-3}}`."""
     if isinstance(step, str):
         return {"name": step}
     if isinstance(step, dict) and len(step) == 1 and "name" not in step:

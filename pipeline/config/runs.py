@@ -7,25 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.autoencoders import AutoregressiveSpec, VAESpec, VQVAESpec
-from pipeline.config.detectors import Cells
-from pipeline.config.generators import ConsistencySpec, DiffusionSpec, ModelSpec
+from pipeline.config.generators import ConsistencySpec, DiffusionSpec
 from pipeline.config.parallel import ParallelSpec
+from pipeline.config.pretraining import MaskedViTSpec
 from pipeline.config.spec import Spec, digest_of
-
-
-class MaskedViTSpec(ModelSpec):
-    """A ViT pre-trained by predicting masked patches; the encoder sees the visible tokens only."""
-
-    name: Literal["masked_vit"] = "masked_vit"
-    patch: Cells = Field(description="cells of a patch along (r, phi, z)")
-    width: PositiveInt = 96
-    depth: PositiveInt = 4
-    heads: PositiveInt = 4
-    mlp_ratio: PositiveFloat = 3.0
-    decoder_width: PositiveInt = 48
-    decoder_depth: PositiveInt = 1
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
-
 
 Model = Annotated[
     MaskedViTSpec | DiffusionSpec | ConsistencySpec | VAESpec | VQVAESpec | AutoregressiveSpec,

@@ -97,7 +97,7 @@ def _masked_vit(architecture: Architecture) -> nn.Module:
     assert isinstance(spec, MaskedViTSpec)  # the registry's key
     if architecture.head:
         return EnergyRegression(spec, architecture.head, architecture.shape, len(architecture.domains))
-    return MaskedViT(spec, architecture.shape)
+    return MaskedViT(spec, architecture.shape, len(architecture.domains))
 
 
 def _diffusion(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.models.tokens import rotated
+
 
 @dataclass
 class Memory:
@@ -51,12 +53,16 @@ class Attention(nn.Module):
         keys, values = like.new_zeros(2, showers, self.heads, tokens, width).unbind(0)
         return Memory(keys, values)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, memory: Memory | None = None) -> Tensor:
-        """(B, N, W), (N, N) True where a row's token sees a column's, tokens before x -> (B, N, W)."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, memory: Memory | None = None, angles: Tensor | None = None
+    ) -> Tensor:
+        """(B, N, W), (N, N) True where a row's token sees a column's, tokens before x, rotary angles -> (B, N, W)."""
         n, tokens, width = x.shape
         split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
         query, key = self.query_norm(query), self.key_norm(key)  # 2 x (B, H, N, W/H)
+        if angles is not None:
+            query, key = rotated(query, angles), rotated(key, angles)  # 2 x (B, H, N, W/H)
         if memory is not None:
             key, value = memory.append(key, value)  # 2 x (B, H, M, W/H)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (B, H, N, W/H)
@@ -115,9 +121,9 @@ class Block(nn.Module):
         self.norm_perceptron = nn.LayerNorm(width)
         self.perceptron = feed_forward(width, mlp_ratio)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> (B, N, W)."""
-        x = x + self.attention(self.norm_attention(x))  # (B, N, W)
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        """(B, N, W), rotary angles of the tokens or None -> (B, N, W)."""
+        x = x + self.attention(self.norm_attention(x), angles=angles)  # (B, N, W)
         x = x + self.perceptron(self.norm_perceptron(x))  # (B, N, W)
         return x
 

@@ -18,6 +18,7 @@ from pipeline.models import (
     Conditions,
     EnergyRegression,
     LayerEnergyDiffusion,
+    MaskedViT,
     ShowerGenerator,
     ShowerNetwork,
     ShowerVQVAE,
@@ -35,6 +36,9 @@ def fit_buffers(network: nn.Module, loader: Batches, transforms: Sequence[Transf
     if isinstance(network, EnergyRegression):
         conditions = _conditions(loader, len(transforms))
         network.fit(conditions.layer_energy.sum(dim=1), conditions.incident_energy, conditions.domain)
+        return
+    if isinstance(network, MaskedViT):
+        fit_tasks(network, loader, transforms)
         return
     energies = network.energies if isinstance(network, ShowerGenerator) else None
     showers = network.showers if isinstance(network, ShowerGenerator) else network
@@ -65,6 +69,18 @@ def fit_codes(network: nn.Module, loader: Batches, seed: int) -> None:
     else:
         vectors = torch.cat([tokenizer.vectors(batch.values, batch.conditions).flatten(0, 1) for batch in batches])
         tokenizer.codebook.start(vectors, torch.Generator().manual_seed(seed))
+
+
+def fit_tasks(network: MaskedViT, loader: Batches, transforms: Sequence[Transform]) -> None:
+    """What pretext tasks know of the data: empty cells, the mean shower, the energies, where they are asked for."""
+    if hasattr(network, "climatology") or hasattr(network, "empty"):
+        for domain, transform in enumerate(transforms):
+            sums, n = torch.zeros(transform.mesh.shape, dtype=torch.float64), 0
+            for batch in loader.in_order(_BLOCK, min(max(_BLOCK, CELLS // transform.mesh.n_cells), LIMIT), domain):
+                sums, n = sums + batch.values.double().sum(dim=0), n + len(batch)
+            network.fit(domain, empty_cells(transform), (sums / max(n, 1)).float())
+    if hasattr(network, "log_energy"):
+        network.fit_energy(_conditions(loader, len(transforms)).incident_energy)
 
 
 def _fit_energies(network: LayerEnergyDiffusion, conditions: Conditions, seed: int) -> None:

@@ -26,21 +26,16 @@ from pipeline.models.formulations import log_normal, noise_levels, preconditioni
 from pipeline.models.generator import ShowerGenerator
 from pipeline.models.heads import EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
-from pipeline.models.masked_vit import MaskedViT, random_order, visible_tokens
+from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.processes import summed
-from pipeline.models.tokens import patchify
 from pipeline.models.vae import ShowerVAE
 from pipeline.models.vqvae import ShowerVQVAE
 from pipeline.training.batches import Batch
+from pipeline.training.pretexts import Terms as Terms
+from pipeline.training.pretexts import pretext_loss
 
 WATCHED = ("kl_nats", "active_dimensions", "code_perplexity", "codes_used")  # logged, not minimised
 ACTIVE_NATS = 0.01
-
-
-def masked_error(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared error over the hidden tokens (arXiv:2111.06377, section 3); tokens (B, N, P), (B, N) bool."""
-    error = (prediction - target).square().mean(dim=2)
-    return (error * hidden).sum() / hidden.sum()
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
@@ -78,18 +73,6 @@ def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 # ------------------------------------------------------------------------- the networks' losses
-
-Terms = dict[str, Tensor]
-
-
-def masked_vit_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
-    """Reconstruction of hidden patches."""
-    assert isinstance(network, MaskedViT)  # the registry's key
-    visible = visible_tokens(network.tokens, network.spec.mask_ratio)
-    order = random_order(len(batch), network.tokens, generator)
-    hidden = order.argsort(dim=1) >= visible
-    prediction = network(batch.values, order, visible)
-    return {"reconstruction": masked_error(prediction, patchify(batch.values, network.spec.patch), hidden)}
 
 
 def energy_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
@@ -204,7 +187,7 @@ def autoregressive_loss(showers: nn.Module, batch: Batch, generator: torch.Gener
 
 
 LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Terms]] = {
-    MaskedViT: masked_vit_loss,
+    MaskedViT: pretext_loss,
     EnergyRegression: energy_loss,
     ShowerGenerator: generator_loss,
     DiffusionTransformer: diffusion_loss,
