@@ -1,5 +1,6 @@
 """Configuration: frozen records of numbers and names; imports no torch, zarr or xarray."""
 
+from pipeline.config.adaptation import AdaptSpec, HeadSpec
 from pipeline.config.autoencoders import (
     AutoregressiveSpec,
     FiniteScalarsSpec,
@@ -19,7 +20,6 @@ from pipeline.config.pretraining import MaskedViTSpec
 from pipeline.config.recipes import LABELS, RecipeSpec
 from pipeline.config.runs import (
     AugmentSpec,
-    HeadSpec,
     RunSpec,
     TrainingSpec,
 )
@@ -36,6 +36,7 @@ from pipeline.config.spec import Spec, digest_of
 __all__ = [
     "BUILT_IN_DETECTORS",
     "LABELS",
+    "AdaptSpec",
     "AugmentSpec",
     "AutoregressiveSpec",
     "BaselineSampleSpec",

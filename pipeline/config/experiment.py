@@ -256,7 +256,7 @@ class Config(Spec):
             if isinstance(model, AutoregressiveSpec):
                 errors += self._tokenizer_errors(name, model)
             if run.head:
-                errors += self._leaks(name, run.head.predict)
+                errors += [*self._leaks(name, run.head.label), *self._class_errors(name, run)]
         return errors
 
     def _tokenizer_errors(self, name: str, prior: AutoregressiveSpec) -> list[str]:
@@ -292,6 +292,25 @@ class Config(Spec):
                     f"runs.{run}: predicts '{label}', but run '{name}' is conditioned on it; "
                     f"take it out of runs.{name}.model.conditions"
                 )
+        return errors
+
+    def _class_errors(self, name: str, run: RunSpec) -> list[str]:
+        """A head that tells data sets apart needs two kinds of them, and may not see which is which."""
+        if run.head is None or run.head.predict not in ("particle", "detector"):
+            return []
+        tells_particles = run.head.predict == "particle"
+        kinds = {self.particle(d) if tells_particles else self.datasets[d].detector for d in run.data}
+        errors = []
+        if len(kinds) < 2:
+            errors.append(
+                f"runs.{name}.data: expected data sets of several kinds of {run.head.predict}, got {sorted(kinds)}"
+            )
+        steps = [step.name for step in self.preprocessing[run.recipe].steps if step.fitted]
+        if steps:
+            errors.append(
+                f"runs.{name}: predicts '{run.head.predict}', but recipe '{run.recipe}' is fitted for each data set "
+                f"({', '.join(steps)}) and so tells it; use a recipe without fitted steps"
+            )
         return errors
 
     def _sample_errors(self) -> list[str]:

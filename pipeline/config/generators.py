@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from pipeline.config.detector_embedding import DetectorEmbeddingSpec
 from pipeline.config.detectors import Cells
 from pipeline.config.spec import Spec
 
@@ -54,6 +55,7 @@ class GeneratorSpec(ModelSpec):
 
     layer_energies: LayerEnergiesSpec | None = LayerEnergiesSpec()
     conditions: tuple[Condition, ...] = ("incident_energy", "theta", "detector")
+    detector_embedding: DetectorEmbeddingSpec = DetectorEmbeddingSpec()
 
     @property
     def condition_width(self) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from pipeline.config.adaptation import AdaptSpec, HeadSpec
 from pipeline.config.autoencoders import AutoregressiveSpec, VAESpec, VQVAESpec
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec
 from pipeline.config.parallel import ParallelSpec
@@ -16,13 +17,6 @@ Model = Annotated[
     MaskedViTSpec | DiffusionSpec | ConsistencySpec | VAESpec | VQVAESpec | AutoregressiveSpec,
     Field(discriminator="name"),
 ]
-
-
-class HeadSpec(Spec):
-    """A regression of a label with its uncertainty (mean and variance, Gaussian likelihood)."""
-
-    predict: Literal["incident_energy"]
-    width: PositiveInt = 96
 
 
 class AugmentSpec(Spec):
@@ -78,6 +72,7 @@ class RunSpec(Spec):
     start_from: str | None = None
     head: HeadSpec | None = None
     freeze: Literal["none", "encoder"] = "none"
+    adapt: AdaptSpec = AdaptSpec()
     data: tuple[str, ...] = Field(min_length=1)
     recipe: str
     showers: PositiveInt | None = Field(None, description="train on the first N training showers only")

@@ -21,6 +21,7 @@ from pipeline.data.stream import held_out_stream, training_stream
 from pipeline.evaluation.baselines import BASELINE, MOST_TRAINING_SHOWERS, PREDICTIVE, PREDICTORS
 from pipeline.evaluation.comparisons import Row, finite, selection_name
 from pipeline.evaluation.evaluate import EvaluationError, comparable, complete, evaluation_of
+from pipeline.evaluation.label_predictions import evaluate_labels
 from pipeline.evaluation.metrics import bootstrap_error, generator_for
 from pipeline.evaluation.observables import observe
 from pipeline.evaluation.response import energy_bins, energy_edges, response, spread_with_error
@@ -41,6 +42,10 @@ def evaluate_predictions(
     Raises `EvaluationError` when the predictions are not those of the reference's showers.
     """
     spec = evaluation_of(config)
+    content = read_json(predictions)
+    if isinstance(content, dict) and content.get("kind") in ("angle", "classes"):
+        evaluate_labels(config, run, content, predictions, output)
+        return
     columns = prediction_columns(predictions)
     opened = [Part.open(path) for path in parts]
     truth = columns["incident_energy"]

@@ -11,17 +11,19 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.config.adaptation import Prediction
 from pipeline.evaluation.comparisons import Row, fault, is_sample, own_floor
 from pipeline.evaluation.metrics import perfect_value
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.provenance import ProvenanceError, read_json
 
 FLOOR = "floor"
+PREDICTED = get_args(Prediction)  # labels that heads predict: no observables of samples
 
 SUMMARY: tuple[tuple[str, str, str, str], ...] = (
     ("energy", "visible_energy", "mean_ratio", "mean visible energy"),
@@ -106,7 +108,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     (`sensitivity`) stand below the samples.
     """
     chosen = {(row["sample"], *_what(row)): row for row in rows if row["selection"] == "all"}
-    compared = {row["sample"] for row in rows if row["observable"] != "incident_energy"}
+    compared = {row["sample"] for row in rows if row["observable"] not in PREDICTED}
     samples = [s for s in dict.fromkeys(row["sample"] for row in rows) if s in compared and is_sample(s)]
     faults = [(fault(name), p.label, "fault") for name, p in PERTURBATIONS.items() if fault(name) in compared]
     lines: list[dict[str, Any]] = []

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from pipeline.config.adaptation import Prediction
 from pipeline.figures.style import shown
 from pipeline.figures.summary import LIGHTS, number, sigmas
 
 Record = dict[str, Any]
 
+_PREDICTED = get_args(Prediction)
 _SYMBOLS = {r"\phi": "φ", r"\sigma": "σ", "_1": "₁", "_{90}": "₉₀", r"_\phi": "ᵩ", "^2": "²"}
 _CLASSES = ("good", "fair", "poor")
 _DIGEST = 12  # characters of a digest that are shown
@@ -105,14 +107,14 @@ def published_page(table: Mapping[str, Any] | None) -> Record:
 
 def prediction_table(rows: Sequence[Record]) -> Record:
     """Predictors of the incident energy by selection: resolution, bias, pull width."""
-    chosen = [r for r in rows if r["observable"] == "incident_energy"]
+    chosen = [r for r in rows if r["observable"] in _PREDICTED]
     samples = list(dict.fromkeys(r["sample"] for r in chosen))
     return _pivot(chosen, samples, lambda r: (r["selection"], r["metric"]))
 
 
 def binned_table(rows: Sequence[Record]) -> Record:
     """Rows of single energy bins."""
-    chosen = [r for r in rows if r["selection"] != "all" and r["observable"] != "incident_energy"]
+    chosen = [r for r in rows if r["selection"] != "all" and r["observable"] not in _PREDICTED]
     samples = [s for s in dict.fromkeys(r["sample"] for r in chosen) if not s.startswith("floor_of_")]
     return _pivot(chosen, samples, lambda r: (f"{shown(r['observable'])}, {shown(r['metric'])}", r["selection"]))
 
@@ -129,7 +131,7 @@ def _pivot(rows: Sequence[Record], samples: Sequence[str], key: Any) -> Record:
 
 def facts(rows: Sequence[Record]) -> list[tuple[str, str]]:
     """What was compared with what, in numbers."""
-    compared = [r for r in rows if r["selection"] == "all" and r["observable"] != "incident_energy"]
+    compared = [r for r in rows if r["selection"] == "all" and r["observable"] not in _PREDICTED]
     if not compared:
         return []
     names = dict.fromkeys(r["sample"] for r in compared)

@@ -1,26 +1,30 @@
-"""Predicted incident energies of the held-out showers, with their uncertainty.
+"""Predicted labels of the held-out showers: energies and angles with their uncertainty, or probabilities of classes.
 
-In: a model with an energy head, the reference data set's parts. Out: a JSON table with the columns
-incident_energy, predicted, sigma, visible_energy (all MeV), a row per shower in the order of the held-out set.
+In: a model with a head, the reference data set's parts. Out: a JSON table, a row per shower in the order of the
+held-out set: incident_energy, predicted, sigma, visible_energy (all MeV); or kind angle: theta, predicted, sigma (rad);
+or kind classes: target, probability.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.config import Config, TrainingSpec
 from pipeline.data.store import Part, held_out
-from pipeline.models import EnergyRegression
+from pipeline.models import HEADS, AngleRegression, Classification
 from pipeline.provenance import write_json
+from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import load_model
 from pipeline.training.determinism import device_of, reproducible
 from pipeline.training.loading import Loader
 from pipeline.training.sources import StoreSource
 
 _BATCH = 128
+Columns = dict[str, list[Any]]
 
 
 class PredictionError(RuntimeError):
@@ -29,10 +33,10 @@ class PredictionError(RuntimeError):
 
 @torch.no_grad()
 def predict(config: Config, run: str, model: Path, parts: Sequence[Path], output: Path) -> None:
-    """Write the table of `runs.<run>`; sigma is the spread of the predicted energy itself."""
+    """Write the table of `runs.<run>`; sigma is the spread of the predicted number itself."""
     trained = load_model(model)
-    network = trained.network
-    if config.evaluation is None or not isinstance(network, EnergyRegression):
+    network, head = trained.network, trained.architecture.head
+    if config.evaluation is None or head is None or not isinstance(network, HEADS):
         raise PredictionError(
             f"{model}: expected an 'evaluation' section and a run with a head, got run '{run}' "
             f"of {type(network).__name__}"
@@ -41,14 +45,43 @@ def predict(config: Config, run: str, model: Path, parts: Sequence[Path], output
     truth = held_out([Part.open(part) for part in parts], config.splits, "reference", config.evaluation.showers)
     training = TrainingSpec.model_validate(trained.manifest["spec"]["training"])
     device, domain = device_of(training), trained.domain(dataset)
-    columns: dict[str, list[float]] = {"predicted": [], "sigma": [], "visible_energy": []}
+    columns: Columns = {}
     with reproducible(training.threads, device):
         network.to(device)
         for batch in Loader([StoreSource(truth, trained.transforms[dataset])], 0).in_order(_BATCH):
             own = batch.to(device)
-            mean, log_variance = network(own.values, own.visible_energy, torch.full_like(own.conditions.domain, domain))
-            predicted = mean.double().exp()
-            columns["predicted"] += predicted.tolist()
-            columns["sigma"] += (predicted * (0.5 * log_variance.double()).exp()).tolist()
-            columns["visible_energy"] += own.visible_energy.double().tolist()
-    write_json(output, {"incident_energy": truth.incident_energy.astype(float).tolist(), **columns})
+            for name, values in predicted(network, own, torch.full_like(own.conditions.domain, domain)).items():
+                columns.setdefault(name, []).extend(values.tolist())
+    write_json(output, {**_known(network, head.predict, truth.incident_energy.astype(float).tolist()), **columns})
+
+
+def predicted(network: torch.nn.Module, batch: Batch, domain: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The columns of one batch, double precision; `domain` (B,) is the index of the data set in the model."""
+    conditions = batch.conditions
+    if isinstance(network, Classification):
+        logits = network(batch.values, batch.visible_energy).double()
+        target = network.targets(conditions.incident_energy, domain)
+        return {"target": target, "probability": logits.softmax(dim=1)}
+    if isinstance(network, AngleRegression):
+        mean, log_variance = network(batch.values, batch.visible_energy)
+        sigma = (0.5 * log_variance.double()).exp()
+        return {"theta": conditions.theta.double(), "predicted": mean.double(), "sigma": sigma}
+    mean, log_variance = network(batch.values, batch.visible_energy, domain)
+    energy = mean.double().exp()
+    sigma = energy * (0.5 * log_variance.double()).exp()
+    return {"predicted": energy, "sigma": sigma, "visible_energy": batch.visible_energy.double()}
+
+
+def _known(network: torch.nn.Module, predict: str, incident_energy: list[float]) -> dict[str, Any]:
+    """What the table says beside the predictions."""
+    if isinstance(network, Classification):
+        frequencies = network.prior.double().exp().tolist()
+        return {
+            "kind": "classes",
+            "predict": predict,
+            "classes": network.classes,
+            "training_frequencies": frequencies,
+        }
+    if isinstance(network, AngleRegression):
+        return {"kind": "angle", "predict": predict, "training_mean": float(network.theta[0])}
+    return {"incident_energy": incident_energy}

@@ -24,9 +24,10 @@ from pipeline.config.runs import Model
 from pipeline.models.autoregressive import AutoregressivePrior
 from pipeline.models.conditions import ConditionEncoder
 from pipeline.models.consistency import ConsistencyTransformer
+from pipeline.models.detectors import Descriptor, DetectorEmbedding
 from pipeline.models.diffusion import DiffusionTransformer
 from pipeline.models.generator import ShowerGenerator
-from pipeline.models.heads import EnergyRegression
+from pipeline.models.heads import AngleRegression, Classification, EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.shower_network import ShowerNetwork
@@ -40,7 +41,8 @@ class Architecture:
     """`domains` are the data sets in the order of their index, each with its detector; `detectors` likewise.
 
     `parents` are the architectures of the networks that this one is built on, by role; `particles` those of the
-    domains, for a network that is conditioned on them.
+    domains, for a network that is conditioned on them or a head that tells them apart; `descriptors` the numbers of
+    their detectors, where they are read.
     """
 
     model: Model
@@ -51,6 +53,7 @@ class Architecture:
     threshold_mev: float
     parents: Mapping[str, Architecture] = field(default_factory=dict)
     particles: tuple[str, ...] = ()
+    descriptors: tuple[Descriptor, ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ class Architecture:
             "threshold_mev": self.threshold_mev,
             **({"parents": {role: p.state() for role, p in self.parents.items()}} if self.parents else {}),
             **({"particles": list(self.particles)} if self.particles else {}),
+            **({"descriptors": [list(d) for d in self.descriptors]} if self.descriptors else {}),
         }
 
     @classmethod
@@ -89,6 +93,7 @@ class Architecture:
             state["threshold_mev"],
             {role: cls.from_state(parent) for role, parent in state.get("parents", {}).items()},
             tuple(state.get("particles", ())),
+            tuple(tuple(numbers) for numbers in state.get("descriptors", ())),
         )
 
 
@@ -96,8 +101,23 @@ def _masked_vit(architecture: Architecture) -> nn.Module:
     spec = architecture.model
     assert isinstance(spec, MaskedViTSpec)  # the registry's key
     if architecture.head:
-        return EnergyRegression(spec, architecture.head, architecture.shape, len(architecture.domains))
+        return _head(architecture, spec, architecture.head)
     return MaskedViT(spec, architecture.shape, len(architecture.domains))
+
+
+def _head(architecture: Architecture, spec: MaskedViTSpec, head: HeadSpec) -> nn.Module:
+    shape = architecture.shape
+    if head.predict == "incident_energy":
+        return EnergyRegression(spec, head, shape, len(architecture.domains))
+    if head.predict == "theta":
+        return AngleRegression(spec, head, shape)
+    if head.predict == "energy_class":
+        return Classification(spec, head, shape, head.energy_classes, [], head.energy_edges_mev)
+    if head.predict == "detector":
+        return Classification(spec, head, shape, list(architecture.detectors), architecture.detector_of, [])
+    particles = list(dict.fromkeys(architecture.particles))
+    own = [particles.index(particle) for particle in architecture.particles]
+    return Classification(spec, head, shape, particles, own, [])
 
 
 def _diffusion(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:
@@ -162,8 +182,11 @@ def condition_encoder(architecture: Architecture, layers: int, width: int) -> Co
     assert isinstance(spec, GeneratorSpec | VQVAESpec)
     detectors, n = architecture.detector_of, len(architecture.detectors)
     droppable = layers > 0 and getattr(spec, "condition_dropout", 0) > 0
+    told = None
+    if isinstance(spec, GeneratorSpec) and "detector" in spec.conditions and not spec.detector_embedding.is_plain:
+        told = DetectorEmbedding(spec.detector_embedding, detectors, n, list(architecture.descriptors))
     threshold, particles = architecture.threshold_mev, architecture.particles
-    return ConditionEncoder(spec.conditions, detectors, n, layers, width, threshold, droppable, particles)
+    return ConditionEncoder(spec.conditions, detectors, n, layers, width, threshold, droppable, particles, told)
 
 
 SHOWER_NETWORKS: dict[str, Callable[[Architecture, ConditionEncoder], ShowerNetwork]] = {

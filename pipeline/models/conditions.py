@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.config.data import Particle
 from pipeline.models.blocks import fourier_features
+from pipeline.models.detectors import DetectorEmbedding
 
 NOISE_FEATURES = 16
 DETECTOR_FEATURES = 8
@@ -36,19 +37,26 @@ class Conditions:
 
     def repeat(self, times: int) -> Conditions:
         """Each shower's conditions `times` times in a row."""
-        return Conditions(*(value.repeat_interleave(times, dim=0) for value in vars(self).values()))
+        return type(self)(*(value.repeat_interleave(times, dim=0) for value in vars(self).values()))
 
     def to(self, device: torch.device) -> Conditions:
         """The same on another device."""
-        return Conditions(*(value.to(device) for value in vars(self).values()))
+        return type(self)(*(value.to(device) for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class PartlyUnknown(Conditions):
+    """Conditions of B showers, of which those that are `unknown` (B,) bool count as of a detector never seen."""
+
+    unknown: Tensor
 
 
 class ConditionEncoder(nn.Module):
     """Conditions and noise level as one vector.
 
     `names` are the conditions that are read, `detector_of` the detector index of each domain, `particles`
-    the particle of each. With
-    `layers` > 0 the layer energies are read too. `droppable`: a learned vector can stand for all conditions.
+    the particle of each. With `layers` > 0 the layer energies are read too. `droppable`: a learned vector can stand
+    for all conditions. `detector` is how detectors are told, by default learned rows.
     """
 
     log_energy_centre: Tensor
@@ -68,18 +76,22 @@ class ConditionEncoder(nn.Module):
         threshold_mev: float,
         droppable: bool = False,
         particles: Sequence[str] = (),
+        detector: DetectorEmbedding | None = None,
     ) -> None:
         super().__init__()
         self.names = names
         self.layers = layers
         self.threshold_mev = threshold_mev
-        self.detector = nn.Embedding(n_detectors, DETECTOR_FEATURES) if "detector" in names else None
+        self.detector: nn.Embedding | DetectorEmbedding | None = None
+        if "detector" in names:
+            self.detector = detector or nn.Embedding(n_detectors, DETECTOR_FEATURES)
+        told = 0 if self.detector is None else detector.width if detector else DETECTOR_FEATURES
         self.register_buffer("detector_of", torch.tensor(detector_of, dtype=torch.int64))
         self.register_buffer("log_energy_centre", torch.zeros(()))
         self.register_buffer("log_energy_scale", torch.ones(()))
         self.register_buffer("layer_centre", torch.zeros(len(detector_of), layers))
         self.register_buffer("layer_scale", torch.ones(len(detector_of), layers))
-        numbers = ("incident_energy" in names) + 2 * ("theta" in names) + DETECTOR_FEATURES * ("detector" in names)
+        numbers = ("incident_energy" in names) + 2 * ("theta" in names) + told
         self.particle = None
         if "particle" in names:
             self.particle = nn.Embedding(len(PARTICLES), DETECTOR_FEATURES)
@@ -107,7 +119,10 @@ class ConditionEncoder(nn.Module):
             features.append(self.log_energy(conditions)[:, None])  # (B, 1)
         if "theta" in self.names:
             features.append(torch.stack([conditions.theta.cos(), conditions.theta.sin()], dim=1))  # (B, 2)
-        if self.detector is not None:
+        if isinstance(self.detector, DetectorEmbedding):
+            unknown = conditions.unknown if isinstance(conditions, PartlyUnknown) else None
+            features.append(self.detector(conditions.domain, unknown))  # (B, detector)
+        elif self.detector is not None:
             features.append(self.detector(self.detector_of[conditions.domain]))  # (B, detector)
         if self.particle is not None:
             features.append(self.particle(self.particle_of[conditions.domain]))  # (B, detector)

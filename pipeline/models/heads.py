@@ -1,6 +1,6 @@
-"""A head that predicts the incident energy, with its uncertainty, from the encoder's tokens.
+"""Heads: the incident energy or the angle with its uncertainty, or classes, from the encoder's tokens.
 
-The mean of log E_inc is a *correction* to the calibrated visible energy, log E_inc ~ a + b log E_vis, whose
+The energy's mean of log E_inc is a *correction* to the calibrated visible energy, log E_inc ~ a + b log E_vis, whose
 two numbers are buffers fitted on the training split. The last layer starts at zero, so training starts at the
 linear calibration and can only be asked to improve on it. The label enters nowhere.
 """
@@ -28,8 +28,8 @@ class EnergyRegression(nn.Module):
         super().__init__()
         self.backbone = MaskedViT(spec, shape)
         self.norm = nn.LayerNorm(spec.width)
-        self.hidden = nn.Linear(spec.width + 1, head.width)
-        self.out = nn.Linear(head.width, 2)
+        self.hidden = nn.Linear(spec.width + 1, head.width) if head.width else None
+        self.out = nn.Linear(head.width or spec.width + 1, 2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         for name, value in (
@@ -46,7 +46,9 @@ class EnergyRegression(nn.Module):
         log_visible = visible_energy.clamp_min(1e-6).log()  # (B,)
         pooled = self.norm(self.backbone.encode(cells).mean(dim=1))  # (B, W)
         visible = (log_visible - self.visible_centre[domain]) / self.visible_scale[domain]  # (B,)
-        hidden = nn.functional.gelu(self.hidden(torch.cat([pooled, visible[:, None]], dim=1)))  # (B, head)
+        hidden = torch.cat([pooled, visible[:, None]], dim=1)  # (B, W + 1)
+        if self.hidden is not None:
+            hidden = nn.functional.gelu(self.hidden(hidden))  # (B, head)
         correction, log_ratio = self.out(hidden).float().unbind(dim=1)  # 2 x (B,)
         width = self.log_variance[domain].exp().sqrt()  # (B,)
         mean = self.offset[domain] + self.slope[domain] * log_visible + width * correction  # (B,)
@@ -66,3 +68,114 @@ class EnergyRegression(nn.Module):
             self.log_variance[d] = residual.square().mean().clamp_min(1e-6).log()
             self.visible_centre[d] = x.mean()
             self.visible_scale[d] = variance.sqrt().clamp_min(1e-3)
+
+
+class Classification(nn.Module):
+    """Encoder and head: B showers -> logits of K classes, which start at the frequencies of the training showers.
+
+    `classes` names them. A shower's class is that of its data set (`class_of_domain`: particle, detector), or where its
+    incident energy lies between the inner `edges_mev`. The data set itself enters nowhere.
+    """
+
+    prior: Tensor
+    visible: Tensor
+    edges: Tensor
+    class_of_domain: Tensor
+
+    def __init__(
+        self,
+        spec: MaskedViTSpec,
+        head: HeadSpec,
+        shape: Triple,
+        classes: list[str],
+        class_of_domain: list[int],
+        edges_mev: list[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = MaskedViT(spec, shape)
+        self.norm = nn.LayerNorm(spec.width)
+        self.readout = Readout(spec.width + 1, head.width, len(classes))
+        self.classes = classes
+        self.register_buffer("prior", torch.zeros(len(classes)))
+        self.register_buffer("visible", torch.tensor([0.0, 1.0]))
+        self.register_buffer("edges", torch.tensor(edges_mev), persistent=False)
+        self.register_buffer("class_of_domain", torch.tensor(class_of_domain, dtype=torch.int64), persistent=False)
+
+    def forward(self, cells: Tensor, visible_energy: Tensor) -> Tensor:
+        """(B, r, phi, z) in network space, (B,) visible MeV -> (B, K) logits."""
+        logits: Tensor = self.prior + self.readout(_pooled(self, cells, visible_energy, self.visible))  # (B, K)
+        return logits
+
+    def targets(self, incident_energy: Tensor, domain: Tensor) -> Tensor:
+        """(B,) MeV, (B,) -> (B,) class of each shower."""
+        if len(self.edges):
+            return torch.bucketize(incident_energy, self.edges)
+        return self.class_of_domain[domain]
+
+    @torch.no_grad()
+    def fit(self, visible_energy: Tensor, incident_energy: Tensor, domain: Tensor) -> None:
+        """Frequencies of the classes, and the standardisation of log E_vis, from training showers."""
+        counts = torch.bincount(self.targets(incident_energy, domain), minlength=len(self.classes))
+        self.prior.copy_(((counts + 0.5) / (counts + 0.5).sum()).log())
+        self.visible.copy_(_log_moments(visible_energy))
+
+
+class AngleRegression(nn.Module):
+    """Encoder and head: B showers -> mean and log variance of theta in rad; starts at those of the training showers."""
+
+    visible: Tensor
+    theta: Tensor
+
+    def __init__(self, spec: MaskedViTSpec, head: HeadSpec, shape: Triple) -> None:
+        super().__init__()
+        self.backbone = MaskedViT(spec, shape)
+        self.norm = nn.LayerNorm(spec.width)
+        self.readout = Readout(spec.width + 1, head.width, 2)
+        self.register_buffer("visible", torch.tensor([0.0, 1.0]))
+        self.register_buffer("theta", torch.tensor([0.0, 1.0]))
+
+    def forward(self, cells: Tensor, visible_energy: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, r, phi, z) in network space, (B,) visible MeV -> (B,) mean, (B,) log variance of theta."""
+        change, log_ratio = self.readout(_pooled(self, cells, visible_energy, self.visible)).unbind(dim=1)  # 2 x (B,)
+        centre, width = self.theta
+        return centre + width * change, 2 * width.log() + log_ratio.clamp(-8, 4)  # 2 x (B,)
+
+    @torch.no_grad()
+    def fit(self, visible_energy: Tensor, theta: Tensor) -> None:
+        """Mean and spread of theta (rad) and the standardisation of log E_vis, from training showers."""
+        angle = theta.double()
+        self.theta.copy_(torch.stack([angle.mean(), angle.std(correction=0).clamp_min(1e-3)]))
+        self.visible.copy_(_log_moments(visible_energy))
+
+
+class Readout(nn.Module):
+    """A perceptron with one hidden layer, or a linear map where `hidden` is 0; zero at the start."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden) if hidden else None
+        self.out = nn.Linear(hidden or width, out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width) -> (B, out)."""
+        if self.hidden is not None:
+            x = nn.functional.gelu(self.hidden(x))  # (B, hidden)
+        out: Tensor = self.out(x).float()  # (B, out)
+        return out
+
+
+HEADS = (EnergyRegression, Classification, AngleRegression)
+
+
+def _pooled(head: Classification | AngleRegression, cells: Tensor, visible_energy: Tensor, moments: Tensor) -> Tensor:
+    """(B, W + 1): the mean token and the standardised log visible energy."""
+    pooled = head.norm(head.backbone.encode(cells).mean(dim=1))  # (B, W)
+    visible = (visible_energy.clamp_min(1e-6).log() - moments[0]) / moments[1]  # (B,)
+    return torch.cat([pooled, visible[:, None]], dim=1)  # (B, W + 1)
+
+
+def _log_moments(energy: Tensor) -> Tensor:
+    log = energy.double().clamp_min(1e-6).log()
+    return torch.stack([log.mean(), log.std(correction=0).clamp_min(1e-3)]).float()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from pipeline.data.transforms import Transform
 from pipeline.models import Architecture, build_network
+from pipeline.models.low_rank import merged_low_rank
 from pipeline.provenance import ProvenanceError, atomic_path, file_digest, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def save_model(
     record: Mapping[str, Any],
 ) -> None:
     """Write `<manifest stem>.safetensors` and then the manifest; `record` holds run, spec and lineage."""
-    weights = {name: value.contiguous() for name, value in state.items()}
+    weights = {name: value.contiguous() for name, value in merged_low_rank(state).items()}
     path = manifest.with_suffix(".safetensors")
     with atomic_path(path) as temporary:
         temporary.write_bytes(save_tensors(weights))

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from pipeline.data import hitwise
 from pipeline.data.transforms import Transform
 from pipeline.models import (
+    AngleRegression,
     AutoregressivePrior,
+    Classification,
     Conditions,
     EnergyRegression,
     LayerEnergyDiffusion,
@@ -36,6 +38,14 @@ def fit_buffers(network: nn.Module, loader: Batches, transforms: Sequence[Transf
     if isinstance(network, EnergyRegression):
         conditions = _conditions(loader, len(transforms))
         network.fit(conditions.layer_energy.sum(dim=1), conditions.incident_energy, conditions.domain)
+        return
+    if isinstance(network, Classification | AngleRegression):
+        conditions = _conditions(loader, len(transforms))
+        visible = conditions.layer_energy.sum(dim=1)
+        if isinstance(network, AngleRegression):
+            network.fit(visible, conditions.theta)
+        else:
+            network.fit(visible, conditions.incident_energy, conditions.domain)
         return
     if isinstance(network, MaskedViT):
         fit_tasks(network, loader, transforms)

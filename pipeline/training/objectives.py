@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,12 @@ from torch.nn import functional as F
 from pipeline.models.autoregressive import AutoregressivePrior
 from pipeline.models.cell_network import CellNetwork
 from pipeline.models.codebook import perplexity
-from pipeline.models.conditions import Conditions
+from pipeline.models.conditions import Conditions, PartlyUnknown
 from pipeline.models.consistency import ConsistencyTransformer
 from pipeline.models.diffusion import DiffusionTransformer
 from pipeline.models.formulations import log_normal, noise_levels, preconditioning, training_levels
 from pipeline.models.generator import ShowerGenerator
-from pipeline.models.heads import EnergyRegression
+from pipeline.models.heads import AngleRegression, Classification, EnergyRegression
 from pipeline.models.layer_energies import LayerEnergyDiffusion
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.processes import summed
@@ -84,13 +85,38 @@ def energy_loss(network: nn.Module, batch: Batch, generator: torch.Generator) ->
     return {"energy_nll": nll.mean()}
 
 
+def angle_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Likelihood of theta, in units of the training showers' spread."""
+    assert isinstance(network, AngleRegression)  # the registry's key
+    mean, log_variance = network(batch.values, batch.visible_energy)
+    nll = gaussian_nll(mean, log_variance, batch.conditions.theta) - network.theta[1].log()
+    return {"angle_nll": nll.mean()}
+
+
+def class_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
+    """Cross-entropy of each shower's class."""
+    assert isinstance(network, Classification)  # the registry's key
+    logits = network(batch.values, batch.visible_energy)
+    target = network.targets(batch.conditions.incident_energy, batch.conditions.domain)
+    return {"cross_entropy": F.cross_entropy(logits, target)}
+
+
 def generator_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
     """The terms of the family's shower network, and the energy network's EDM error."""
     assert isinstance(network, ShowerGenerator)  # the registry's key
+    batch = with_unknown_detectors(network.spec.detector_embedding.dropout, batch, generator)
     terms = LOSSES[type(network.showers)](network.showers, batch, generator)
     if network.energies is not None and network.trains_energies:
         terms["layer_energies"] = layer_energies_loss(network.energies, batch.conditions, generator)
     return terms
+
+
+def with_unknown_detectors(share: float, batch: Batch, generator: torch.Generator) -> Batch:
+    """A share of the showers, drawn one by one, with a detector that counts as unseen."""
+    if not share:
+        return batch
+    unknown = torch.rand(len(batch), generator=generator, device=generator.device) < share
+    return replace(batch, conditions=PartlyUnknown(**vars(batch.conditions), unknown=unknown))
 
 
 def diffusion_loss(showers: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
@@ -189,6 +215,8 @@ def autoregressive_loss(showers: nn.Module, batch: Batch, generator: torch.Gener
 LOSSES: dict[type[nn.Module], Callable[[nn.Module, Batch, torch.Generator], Terms]] = {
     MaskedViT: pretext_loss,
     EnergyRegression: energy_loss,
+    AngleRegression: angle_loss,
+    Classification: class_loss,
     ShowerGenerator: generator_loss,
     DiffusionTransformer: diffusion_loss,
     ConsistencyTransformer: consistency_loss,

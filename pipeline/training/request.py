@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, RunSpec, digest_of
+from pipeline.config import Config, GeneratorSpec, RunSpec, digest_of
 from pipeline.data.store import Part
 from pipeline.data.transforms import Transform
 from pipeline.models import Architecture
+from pipeline.models.detectors import Descriptor, descriptor
 from pipeline.provenance import read_json
 
 
@@ -80,16 +81,24 @@ def architecture_of(
     """The network that the configuration asks for, on the recipe's mesh; `parents` it is built on, by role."""
     config, spec = request.config, request.spec
     domains = tuple((name, config.datasets[name].detector) for name in spec.data)
-    conditions = getattr(config.model_of(request.run), "conditions", ())
+    model = config.model_of(request.run)
+    descriptors: tuple[Descriptor, ...] = ()
+    if isinstance(model, GeneratorSpec) and not model.detector_embedding.is_plain:
+        recipe = config.preprocessing[spec.recipe]
+        meshes = {name: recipe.mesh_after(config.raw_mesh(name)) for name in spec.data}
+        descriptors = tuple(descriptor(config.detector(detector), meshes[name]) for name, detector in domains)
+    tells_particles = spec.head is not None and spec.head.predict == "particle"
+    reads_particles = tells_particles or "particle" in getattr(model, "conditions", ())
     return Architecture(
-        config.model_of(request.run),
+        model,
         spec.head,
         transforms[0].mesh.shape,
         domains,
         tuple(dict.fromkeys(detector for _, detector in domains)),
         transforms[0].threshold_mev,
         parents or {},
-        tuple(config.particle(name) for name in spec.data) if "particle" in conditions else (),
+        tuple(config.particle(name) for name in spec.data) if reads_particles else (),
+        descriptors,
     )
 
 

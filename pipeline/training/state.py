@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config import TrainingSpec
+from pipeline.config import AdaptSpec, TrainingSpec
 from pipeline.models import ShowerGenerator
 from pipeline.training.determinism import device_of
 from pipeline.training.distributed import (
@@ -27,13 +27,15 @@ from pipeline.training.distributed import (
     spread,
     whole,
 )
+from pipeline.training.fine_tuning import parameter_groups
 
 
 @dataclass
 class State:
     """All that the next step depends on, and what was measured so far.
 
-    `loss` and `averaged_loss` are the losses of the two networks, spread over the processes `ranks`.
+    `loss` and `averaged_loss` are the losses of the two networks, spread over the processes `ranks`; `anchors` the
+    weights that the network is pulled towards.
     """
 
     network: nn.Module
@@ -42,6 +44,7 @@ class State:
     loss: nn.Module
     averaged_loss: nn.Module
     ranks: Ranks
+    anchors: dict[str, torch.Tensor] = field(default_factory=dict)
     samples: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -67,7 +70,9 @@ class State:
         self.samples, self.sums, self.rows = content["samples"], content["sums"], json.loads(content["rows"])
 
 
-def first_state(network: nn.Module, loss: Loss, spec: TrainingSpec, team: Ranks, unused: bool) -> State:
+def first_state(
+    network: nn.Module, loss: Loss, spec: TrainingSpec, team: Ranks, unused: bool, adapt: AdaptSpec | None = None
+) -> State:
     """Optimiser and average of a network on its device before its first step; only matrices decay."""
     network, device = network.train(), device_of(spec)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
@@ -76,11 +81,7 @@ def first_state(network: nn.Module, loss: Loss, spec: TrainingSpec, team: Ranks,
     prepare_blocks(network, spec.parallel)
     spread_loss = spread(network, loss, spec.parallel, team, device, unused)
     averaged_loss = spread(averaged, loss, spec.parallel, team, device)
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = parameter_groups(network, spec, adapt or AdaptSpec())
     optimiser = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=spec.betas, fused=True)
     return State(network, averaged, optimiser, spread_loss, averaged_loss, team)
 

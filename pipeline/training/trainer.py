@@ -32,6 +32,7 @@ from pipeline.training.collapse import collapse
 from pipeline.training.datasets import training_loader, validation_loader
 from pipeline.training.determinism import device_of, reproducible, seed_of
 from pipeline.training.distributed import piece, ranks, whole
+from pipeline.training.fine_tuning import anchors, choose_trained, pull_back
 from pipeline.training.fitting import fit_buffers, fit_codes
 from pipeline.training.interruption import TrainingInterrupted, agreed, interruptible
 from pipeline.training.loading import Batches, share
@@ -66,9 +67,10 @@ def train(request: TrainRequest) -> None:
     ):
         logging.getLogger("pipeline").setLevel(logging.NOTSET if team.first else logging.WARNING)
         record, validation = record_of(request, loader.order), validation_loader(request, transforms)
-        architecture, network = initial_network(request, transforms, loader)
+        architecture, network, start = initial_network(request, transforms, loader)
         work = probe(copy.deepcopy(network), loss_of(spec), next(loader.in_order(2, 2)), device)
-        state = first_state(network.to(device), loss_of(spec), spec, team, work.unused)
+        state = first_state(network.to(device), loss_of(spec), spec, team, work.unused, request.spec.adapt)
+        state.anchors = start
         checkpoints = checkpoint_folder(request.folder, digest_of(record))
         resume(request, state, checkpoints)
         meter = Throughput(spec, device, team.world, work.flop_per_shower)
@@ -87,23 +89,26 @@ def train(request: TrainRequest) -> None:
 
 def initial_network(
     request: TrainRequest, transforms: Sequence[Transform], loader: Batches
-) -> tuple[Architecture, nn.Module]:
-    """The network before its first step: fresh or the parent's weights, buffers fitted, frozen where asked."""
+) -> tuple[Architecture, nn.Module, dict[str, torch.Tensor]]:
+    """The network before its first step, buffers fitted, frozen where asked; the weights that it is pulled towards."""
     built_on = {role: load_model(path) for role, path in request.model_parents.items()}
     architecture = architecture_of(request, transforms, {role: m.architecture for role, m in built_on.items()})
     parent = load_model(request.parent) if request.parent else None
     if parent is not None:
-        architecture = architecture_from(parent.architecture, architecture)
+        architecture = architecture_from(parent.architecture, architecture, request.spec.adapt.patch_embedder)
     network = build_network(architecture, request.spec.seed + 1000 * request.config.seed)
     fit_buffers(network, loader, transforms, request.spec.seed)
     if built_on:
         take_parents(network, architecture, built_on)
     fit_codes(network, loader, request.spec.seed)
+    fresh: list[str] = []
     if parent is not None:
-        log.info("%s: from run %s; fresh: %s", request.run, parent.manifest["run"], start_from(network, parent))
+        fresh = start_from(network, parent, request.spec.adapt.patch_embedder)
+        log.info("%s: from run %s; fresh: %s", request.run, parent.manifest["run"], fresh)
     if request.spec.freeze == "encoder":
         freeze_encoder(network)
-    return architecture, network
+    choose_trained(network, request.spec.adapt, request.spec.seed)
+    return architecture, network, anchors(network, request.spec.adapt, fresh)
 
 
 def resume(request: TrainRequest, state: State, checkpoints: Path) -> None:
@@ -174,10 +179,13 @@ def step(request: TrainRequest, state: State, batches: Prefetcher, end: int) -> 
     batch = batches.training_batch(state.samples, spec.batch_size).to(device_of(spec))
     state.optimiser.zero_grad(set_to_none=True)
     terms = gradients(state, batch, f"step {run.seed} {request.config.seed} {state.samples}", spec)
+    penalty = pull_back(state.network, state.anchors, run.adapt.l2_sp) if state.anchors else None
     norm = _number(nn.utils.clip_grad_norm_(state.network.parameters(), spec.clip))
     mean = torch.stack([total(terms), *terms.values(), norm]).tolist()
     sums = [value / state.ranks.world for value in state.ranks.total(mean)]
     numbers = dict(zip(["loss", *terms, "gradient_norm"], sums, strict=True))
+    if penalty is not None:
+        numbers["l2_sp"] = float(penalty)
     if not is_finite(numbers):
         showers = write_bad_batch(request, state.samples, batch, numbers, state.ranks.rank)
         raise TrainingError(
@@ -186,7 +194,7 @@ def step(request: TrainRequest, state: State, batches: Prefetcher, end: int) -> 
         )
     rate = learning_rate(spec, state.samples, end)
     for group in state.optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     state.optimiser.step()
     average(state, spec)
     state.samples += spec.batch_size
