@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm test-browser test-crash bench-simulate bench-data bench-evaluate bench-generate bench-gpu bench-scale study-perturbations study-reliability check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm test-browser test-crash bench-simulate bench-data bench-evaluate bench-train bench-generate bench-gpu bench-scale study-perturbations study-reliability check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -49,6 +49,9 @@ bench-simulate: env
 
 bench-data: env
 	python benchmarks/data.py
+
+bench-train: env
+	python benchmarks/train.py
 
 bench-evaluate: env
 	python benchmarks/evaluate.py
