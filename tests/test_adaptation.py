@@ -149,13 +149,14 @@ def test_only_the_chosen_weights_change(options, allowed):
 
 
 def test_low_rank_starts_unchanged_and_merges_into_the_plain_network():
+    torch.manual_seed(3)
     plain, _ = adapted()
     network, adapt = adapted(train="low_rank", rank=2, alpha=6)
     call = (torch.randn(4, *SHAPE), torch.rand(4) + 30, torch.zeros(4, dtype=torch.int64))
     assert torch.equal(network.backbone.encode(call[0]), plain.backbone.encode(call[0]))
     for _ in range(3):  # the first step moves `up` alone
         network.zero_grad()
-        step(network, adapt, 0.1)
+        step(network, adapt, 0.01)
     merged = merged_low_rank(network.state_dict())
     assert set(merged) == set(plain.state_dict())
     own = build_network(architecture(energy_head()))
@@ -165,7 +166,7 @@ def test_low_rank_starts_unchanged_and_merges_into_the_plain_network():
         merged["backbone.encoder.0.attention.out.weight"]
         - plain.state_dict()["backbone.encoder.0.attention.out.weight"]
     )
-    assert torch.linalg.matrix_rank(change, atol=1e-6) == 2
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) == 2
     assert merged_low_rank(plain.state_dict()).keys() == plain.state_dict().keys()
 
 
