@@ -7,8 +7,8 @@ is measured in a fresh process.
 - `dense_shards`: chunk-shuffled Zarr (zstd 1, chunks of 16 showers, shards of 320): whole shards in random order,
   read at once, showers shuffled over a buffer of four;
 - `memory`: our loader with all showers in memory, dense as they fit, and `hits`: as hits, both beside a memcpy of
-  batches of the same size between buffers that are there already, in turn in one process; `first_pass`: reading them
-  into memory, dense, and one pass;
+  the values of as many neighbouring showers from the same memory to the same buffer, in turn in one process;
+  `first_pass`: reading them into memory, dense, and one pass;
 - `stream`: our loader with windows of a quarter of the data.
 Ours also give hit masks and layer energies. Rows compare seconds per shower, what comes before the first shower left
 out but for `first_pass`.
@@ -135,15 +135,15 @@ def run_dense_shards(folder: Path) -> dict[str, tuple[float, float]]:
 def run_memory(folder: Path) -> dict[str, tuple[float, float]]:
     """The loader in memory, dense and as hits, and memcpy, in turn."""
     wall, cpu = time.monotonic(), cpu_seconds()
-    loader = Loader([stored(folder).in_memory(dense=True)], 1)
+    source = stored(folder).in_memory(dense=True)
+    loader = Loader([source], 1)
     into, n = Buffers.empty(BATCH, loader.shape), len(loader)
     for samples in range(0, n - BATCH + 1, BATCH):
         loader.training_batch(samples, BATCH, into=into)
     passed = n // BATCH * BATCH
     first_pass = (time.monotonic() - wall) / passed, (cpu_seconds() - cpu) / passed
     of_hits = Loader([stored(folder).in_memory()], 1)
-    batches = [loader.training_batch(i * BATCH, BATCH).values.numpy() for i in range(4)]
-    values = into.values.numpy()
+    held, values = source.held.values.numpy(), into.values.numpy()
 
     def load(i: int) -> None:
         loader.training_batch(i * BATCH, BATCH, into=into)
@@ -152,7 +152,8 @@ def run_memory(folder: Path) -> dict[str, tuple[float, float]]:
         of_hits.training_batch(i * BATCH, BATCH, into=into)
 
     def copy(i: int) -> None:
-        np.copyto(values, batches[i % len(batches)])
+        start = i * BATCH % passed
+        np.copyto(values, held[start : start + BATCH])
 
     found: dict[str, list[tuple[float, float]]] = {"memory": [], "hits": [], "memcpy": []}
     for _ in range(TURNS):

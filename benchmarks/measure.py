@@ -11,6 +11,7 @@ import gc
 import json
 import multiprocessing
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -118,3 +119,14 @@ def write(name: str, rows: Sequence[Row]) -> Path:
     path.write_text(json.dumps(list(rows), indent=1) + "\n")
     print(path, file=sys.stderr)
     return path
+
+
+def quoted(text: str, parts: Mapping[str, str]) -> str:
+    """A page with what stands between its marks `<!-- name -->` and `<!-- end of name -->` replaced, by name."""
+    for name, content in parts.items():
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        new = f"{content}\n"
+        text, found = re.subn(marks, lambda match, new=new: match[1] + new + match[2], text, flags=re.S)
+        if not found:
+            raise ValueError(f"expected the marks of '{name}' in the page, found none; add them where it shall stand")
+    return text

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from measure import quoted
 
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.evaluation.summary import summarise
@@ -93,11 +94,7 @@ def page(found: Sequence[dict[str, Any]], table: str, made: str) -> str:
         "claims": "\n".join(["| claim | measured | holds |", "|---|---|---|", *lines]),
         "table": table,
     }
-    text = PAGE.read_text(encoding="utf-8")
-    for name, content in parts.items():
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
-        text = re.sub(marks, lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text, flags=re.S)
-    return text
+    return quoted(PAGE.read_text(encoding="utf-8"), parts)
 
 
 def main() -> int:
