@@ -9,15 +9,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipeline.config import BUILT_IN_DETECTORS, DiffusionSpec
+from pipeline.config import BUILT_IN_DETECTORS, ConfigError, DiffusionSpec, HeadSpec, MaskedViTSpec, load_config
 from pipeline.config.detector_embedding import DetectorEmbeddingSpec
 from pipeline.models import Architecture, Conditions, build_network
 from pipeline.models.conditions import PartlyUnknown
 from pipeline.models.detectors import DetectorEmbedding, descriptor
 from pipeline.training.adaptation import architecture_from, start_from
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Batch, with_unknown_detectors
 from pipeline.training.checkpoint import TrainedModel
-from pipeline.training.objectives import generator_loss, with_unknown_detectors
+from pipeline.training.objectives import generator_loss
+from pipeline.training.pretexts import pretext_loss
 
 SHAPE = (4, 6, 5)
 SIW, SCIPB = BUILT_IN_DETECTORS["SiW"], BUILT_IN_DETECTORS["SciPb"]
@@ -139,3 +140,89 @@ def test_a_generator_with_dropout_trains():
 def test_dropout_of_a_descriptor_is_refused():
     with pytest.raises(ValidationError, match="dropout: expected a detector_embedding with rows, got kind: descriptor"):
         DetectorEmbeddingSpec(kind="descriptor", dropout=0.1)
+
+
+# ---------------------------------------------------------------------------------------- masked ViT
+
+
+def vit(domains, descriptors, head: HeadSpec | None = None, **embedding) -> Architecture:
+    spec = MaskedViTSpec(
+        patch=(2, 3, 5), width=24, depth=1, heads=2, decoder_width=12, detector_embedding=embedding or None
+    )
+    detectors = tuple(dict.fromkeys(detector for _, detector in domains))
+    return Architecture(spec, head, SHAPE, domains, detectors, 0.015, {}, (), tuple(descriptors))
+
+
+def representation(**embedding) -> TrainedModel:
+    own = vit((("a", "SiW"), ("b", "SciPb")), (OF_SIW, OF_SCIPB), **embedding)
+    return TrainedModel(build_network(own, 1), own, {}, {"run": "representation"})
+
+
+def encoded(network, domain: int) -> torch.Tensor:
+    cells = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(5))
+    return network.encode(cells, told=network.told(torch.full((2,), domain)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_tells_a_masked_vit_the_detector(kind):
+    model = representation(kind=kind)
+    assert not torch.allclose(encoded(model.network, 0), encoded(model.network, 1), atol=1e-4)
+    assert Architecture.from_state(model.architecture.state()) == model.architecture
+    order = torch.arange(model.network.tokens).expand(2, -1)
+    cells, told = torch.randn(2, *SHAPE), [model.network.told(torch.full((2,), d)) for d in (0, 1)]
+    first, second = (model.network(cells, order, 1, own) for own in told)
+    assert not torch.allclose(first[:, 1:], second[:, 1:], atol=1e-4)  # the decoder's hidden tokens, too
+
+
+def test_a_masked_vit_that_is_told_nothing_has_no_more_weights():
+    plain = representation().network
+    assert plain.told(torch.zeros(2, dtype=torch.int64)) is None
+    more = set(representation(kind="descriptor").network.state_dict()) - set(plain.state_dict())
+    assert {name.split(".")[0] for name in more} == {"detector", "tell", "tell_decoder"}
+
+
+@pytest.mark.parametrize("head", [None, HeadSpec(predict="incident_energy", width=8), HeadSpec(predict="theta")])
+def test_an_unseen_detector_of_a_masked_vit_starts_from_its_descriptor(head):
+    """Pre-trained on two detectors, carried to a third with the numbers of the second: as the second, unnamed."""
+    model = representation(kind="learned_and_descriptor", dropout=0.2)
+    own = vit((("c", "New"),), (OF_SCIPB,), head, kind="learned_and_descriptor", dropout=0.2)
+    network = build_network(architecture_from(model.architecture, own), 9)
+    start_from(network, model)
+    backbone = network if head is None else network.backbone
+    assert backbone.detector.detector_of.tolist() == [2]
+    cells = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(5))
+    unnamed = model.network.told(torch.full((2,), 1), torch.ones(2, dtype=torch.bool))
+    assert torch.equal(encoded(backbone, 0), model.network.encode(cells, told=unnamed))
+    if head is not None:
+        torch.nn.init.normal_(network.out.weight if head.predict == "incident_energy" else network.readout.out.weight)
+        first = network(cells, torch.full((2,), 30.0), torch.zeros(2, dtype=torch.int64))[0]
+        backbone.detector.rows.weight.data += 1
+        assert not torch.allclose(first, network(cells, torch.full((2,), 30.0), torch.zeros(2, dtype=torch.int64))[0])
+
+
+@pytest.mark.parametrize("tasks", [("masked_patches",), ("denoising", "replaced_tokens", "jigsaw", "incident_energy")])
+def test_pre_training_learns_the_embedding(tasks):
+    own = vit((("a", "SiW"), ("b", "SciPb")), (OF_SIW, OF_SCIPB), kind="learned_and_descriptor", dropout=0.5)
+    pretext = MaskedViTSpec.model_validate({**own.model.model_dump(exclude={"pretext"}), "pretext": tasks})
+    network = build_network(replace(own, model=pretext), 1)
+    told = conditions(8, 1)
+    batch = Batch(torch.rand(8, *SHAPE), torch.rand(8, *SHAPE) > 0.5, told)
+    torch.stack(list(pretext_loss(network, batch, torch.Generator().manual_seed(1)).values())).sum().backward()
+    assert network.detector.rows.weight.grad[1].abs().sum() > 0 == network.detector.rows.weight.grad[0].abs().sum()
+    assert network.detector.perceptron[0].weight.grad.abs().sum() > 0 and network.tell.weight.grad.abs().sum() > 0
+
+
+def test_a_head_may_not_be_told_what_it_predicts(test_config):
+    model = test_config["runs"]["representation"]["model"]
+    model["detector_embedding"] = {"kind": "descriptor"}
+    load_config(test_config)
+    test_config["runs"]["energy"]["head"] = {"predict": "detector"}
+    expected = r"runs\.energy: predicts 'detector', but run 'representation' is told it; take detector_embedding out of"
+    with pytest.raises(ConfigError, match=expected):
+        load_config(test_config)
+    first = test_config["datasets"]["test_siw"]
+    photons = {**first, "detector": "SciPb", "files": "other*.h5", "simulate": None, "particle": "gamma"}
+    test_config["datasets"]["photons"] = photons
+    test_config["runs"]["energy"] |= {"head": {"predict": "particle"}, "data": ["test_siw", "photons"]}
+    with pytest.raises(ConfigError, match=r"predicts 'particle', but its network is told the detector, which tells"):
+        load_config(test_config)

@@ -61,6 +61,15 @@ class HeadSpec(Spec):
         return [f"{low:g}-{high:g} GeV" for low, high in pairwise(edges)]
 
 
+class ReplaySpec(Spec):
+    """Old showers among the new ones: of the data sets in `data` that a run before this one was trained on."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="of each batch, spread evenly over it")
+    showers: PositiveInt | None = Field(
+        None, description="replay the first N training showers of each of these data sets only; left out: all"
+    )
+
+
 class AdaptSpec(Spec):
     """How weights from `start_from` are trained on; the weights of a fresh head are always trained."""
 

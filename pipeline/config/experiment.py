@@ -114,6 +114,11 @@ class Config(Spec):
         """How many runs lie behind a run, along the longest way."""
         return max((1 + self.generation_of(parent) for parent in self.needed_by(run)), default=0)
 
+    def replayed(self, run: str) -> list[str]:
+        """Data sets of a run with `replay` that a run before it was trained on."""
+        spec, before = self.runs[run], {d for r in self.lineage(run)[1:] for d in self.runs[r].data}
+        return [d for d in spec.data if d in before] if spec.replay else []
+
     def head_runs(self) -> list[str]:
         """Runs that predict a label."""
         return [name for name, run in self.runs.items() if run.head]
@@ -253,11 +258,23 @@ class Config(Spec):
                     f"runs.{name}.training.parallel.strategy: expected ddp for a consistency model, which compares "
                     "with the average of its weights, got fsdp"
                 )
+            errors += self._replay_errors(name, run)
             if isinstance(model, AutoregressiveSpec):
                 errors += self._tokenizer_errors(name, model)
             if run.head:
                 errors += [*self._leaks(name, run.head.label), *self._class_errors(name, run)]
         return errors
+
+    def _replay_errors(self, name: str, run: RunSpec) -> list[str]:
+        """Replay needs data sets that a run before was trained on, and new ones among which they are replayed."""
+        old = self.replayed(name)
+        if run.replay is None or 0 < len(old) < len(run.data):
+            return []
+        before = sorted({d for r in self.lineage(name)[1:] for d in self.runs[r].data})
+        return [
+            f"runs.{name}.replay: expected in data both new data sets and some of {before}, which the runs it starts "
+            f"from were trained on, got {list(run.data)}; see start_from and data"
+        ]
 
     def _tokenizer_errors(self, name: str, prior: AutoregressiveSpec) -> list[str]:
         """Codes need a tokenizer on the same data, and layer energies where it reads them."""
@@ -292,6 +309,11 @@ class Config(Spec):
                     f"runs.{run}: predicts '{label}', but run '{name}' is conditioned on it; "
                     f"take it out of runs.{name}.model.conditions"
                 )
+            if isinstance(model, MaskedViTSpec) and model.detector_embedding and label == "detector":
+                errors.append(
+                    f"runs.{run}: predicts 'detector', but run '{name}' is told it; "
+                    f"take detector_embedding out of runs.{name}.model"
+                )
         return errors
 
     def _class_errors(self, name: str, run: RunSpec) -> list[str]:
@@ -301,6 +323,12 @@ class Config(Spec):
         tells_particles = run.head.predict == "particle"
         kinds = {self.particle(d) if tells_particles else self.datasets[d].detector for d in run.data}
         errors = []
+        model, detectors = self.model_of(name), {self.datasets[d].detector for d in run.data}
+        if tells_particles and isinstance(model, MaskedViTSpec) and model.detector_embedding and len(detectors) > 1:
+            errors.append(
+                f"runs.{name}: predicts 'particle', but its network is told the detector, which tells the data set; "
+                "take out detector_embedding, or use data sets of one detector"
+            )
         if len(kinds) < 2:
             errors.append(
                 f"runs.{name}.data: expected data sets of several kinds of {run.head.predict}, got {sorted(kinds)}"

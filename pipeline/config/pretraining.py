@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.detector_embedding import DetectorEmbeddingSpec
 from pipeline.config.detectors import Cells
 from pipeline.config.generators import ModelSpec
 from pipeline.config.recipes import RecipeSpec, named
@@ -204,6 +205,9 @@ class MaskedViTSpec(ModelSpec):
     )
     rotary: bool = Field(False, description="attention turns queries and keys by their places along r, phi and z, too")
     periodic_phi: bool = Field(True, description="fixed and rotary positions: the last sector is next to the first")
+    detector_embedding: DetectorEmbeddingSpec | None = Field(
+        None, description="how encoder and decoder are told the detector; left out: they are not"
+    )
     shuffle_cells: bool = Field(False, description="control: pre-train on cells permuted within each shower")
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.config.adaptation import AdaptSpec, HeadSpec
+from pipeline.config.adaptation import AdaptSpec, HeadSpec, ReplaySpec
 from pipeline.config.autoencoders import AutoregressiveSpec, VAESpec, VQVAESpec
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec
 from pipeline.config.parallel import ParallelSpec
@@ -75,7 +75,10 @@ class RunSpec(Spec):
     adapt: AdaptSpec = AdaptSpec()
     data: tuple[str, ...] = Field(min_length=1)
     recipe: str
-    showers: PositiveInt | None = Field(None, description="train on the first N training showers only")
+    showers: PositiveInt | None = Field(
+        None, description="train on the first N training showers of each data set only; replayed ones have their own N"
+    )
+    replay: ReplaySpec | None = None
     training: TrainingSpec
     slices: PositiveInt = Field(1, description="cut the training into this many chained jobs")
     seed: int = 1

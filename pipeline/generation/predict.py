@@ -59,11 +59,11 @@ def predicted(network: torch.nn.Module, batch: Batch, domain: torch.Tensor) -> d
     """The columns of one batch, double precision; `domain` (B,) is the index of the data set in the model."""
     conditions = batch.conditions
     if isinstance(network, Classification):
-        logits = network(batch.values, batch.visible_energy).double()
+        logits = network(batch.values, batch.visible_energy, domain).double()
         target = network.targets(conditions.incident_energy, domain)
         return {"target": target, "probability": logits.softmax(dim=1)}
     if isinstance(network, AngleRegression):
-        mean, log_variance = network(batch.values, batch.visible_energy)
+        mean, log_variance = network(batch.values, batch.visible_energy, domain)
         sigma = (0.5 * log_variance.double()).exp()
         return {"theta": conditions.theta.double(), "predicted": mean.double(), "sigma": sigma}
     mean, log_variance = network(batch.values, batch.visible_energy, domain)

@@ -102,22 +102,30 @@ def _masked_vit(architecture: Architecture) -> nn.Module:
     assert isinstance(spec, MaskedViTSpec)  # the registry's key
     if architecture.head:
         return _head(architecture, spec, architecture.head)
-    return MaskedViT(spec, architecture.shape, len(architecture.domains))
+    return MaskedViT(spec, architecture.shape, len(architecture.domains), _told(architecture, spec))
+
+
+def _told(architecture: Architecture, spec: MaskedViTSpec) -> DetectorEmbedding | None:
+    """How a masked ViT is told the detectors, if it is."""
+    if spec.detector_embedding is None:
+        return None
+    n = len(architecture.detectors)
+    return DetectorEmbedding(spec.detector_embedding, architecture.detector_of, n, list(architecture.descriptors))
 
 
 def _head(architecture: Architecture, spec: MaskedViTSpec, head: HeadSpec) -> nn.Module:
-    shape = architecture.shape
+    backbone = MaskedViT(spec, architecture.shape, detector=_told(architecture, spec))
     if head.predict == "incident_energy":
-        return EnergyRegression(spec, head, shape, len(architecture.domains))
+        return EnergyRegression(backbone, head, len(architecture.domains))
     if head.predict == "theta":
-        return AngleRegression(spec, head, shape)
+        return AngleRegression(backbone, head)
     if head.predict == "energy_class":
-        return Classification(spec, head, shape, head.energy_classes, [], head.energy_edges_mev)
+        return Classification(backbone, head, head.energy_classes, [], head.energy_edges_mev)
     if head.predict == "detector":
-        return Classification(spec, head, shape, list(architecture.detectors), architecture.detector_of, [])
+        return Classification(backbone, head, list(architecture.detectors), architecture.detector_of, [])
     particles = list(dict.fromkeys(architecture.particles))
     own = [particles.index(particle) for particle in architecture.particles]
-    return Classification(spec, head, shape, particles, own, [])
+    return Classification(backbone, head, particles, own, [])
 
 
 def _diffusion(architecture: Architecture, conditions: ConditionEncoder) -> ShowerNetwork:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import HeadSpec, MaskedViTSpec
+from pipeline.config import HeadSpec
 from pipeline.models.masked_vit import MaskedViT
-from pipeline.models.tokens import Triple
 
 
 class EnergyRegression(nn.Module):
@@ -24,12 +23,12 @@ class EnergyRegression(nn.Module):
     visible_centre: Tensor
     visible_scale: Tensor
 
-    def __init__(self, spec: MaskedViTSpec, head: HeadSpec, shape: Triple, domains: int) -> None:
+    def __init__(self, backbone: MaskedViT, head: HeadSpec, domains: int) -> None:
         super().__init__()
-        self.backbone = MaskedViT(spec, shape)
-        self.norm = nn.LayerNorm(spec.width)
-        self.hidden = nn.Linear(spec.width + 1, head.width) if head.width else None
-        self.out = nn.Linear(head.width or spec.width + 1, 2)
+        self.backbone, width = backbone, backbone.spec.width
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width + 1, head.width) if head.width else None
+        self.out = nn.Linear(head.width or width + 1, 2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         for name, value in (
@@ -44,7 +43,7 @@ class EnergyRegression(nn.Module):
     def forward(self, cells: Tensor, visible_energy: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:
         """(B, r, phi, z) in network space, (B,) visible MeV, (B,) -> (B,) mean, (B,) log variance of log E_inc."""
         log_visible = visible_energy.clamp_min(1e-6).log()  # (B,)
-        pooled = self.norm(self.backbone.encode(cells).mean(dim=1))  # (B, W)
+        pooled = self.norm(self.backbone.encode(cells, told=self.backbone.told(domain)).mean(dim=1))  # (B, W)
         visible = (log_visible - self.visible_centre[domain]) / self.visible_scale[domain]  # (B,)
         hidden = torch.cat([pooled, visible[:, None]], dim=1)  # (B, W + 1)
         if self.hidden is not None:
@@ -74,7 +73,7 @@ class Classification(nn.Module):
     """Encoder and head: B showers -> logits of K classes, which start at the frequencies of the training showers.
 
     `classes` names them. A shower's class is that of its data set (`class_of_domain`: particle, detector), or where its
-    incident energy lies between the inner `edges_mev`. The data set itself enters nowhere.
+    incident energy lies between the inner `edges_mev`. The data set enters only an encoder that is told the detector.
     """
 
     prior: Tensor
@@ -84,26 +83,26 @@ class Classification(nn.Module):
 
     def __init__(
         self,
-        spec: MaskedViTSpec,
+        backbone: MaskedViT,
         head: HeadSpec,
-        shape: Triple,
         classes: list[str],
         class_of_domain: list[int],
         edges_mev: list[float],
     ) -> None:
         super().__init__()
-        self.backbone = MaskedViT(spec, shape)
-        self.norm = nn.LayerNorm(spec.width)
-        self.readout = Readout(spec.width + 1, head.width, len(classes))
+        self.backbone, width = backbone, backbone.spec.width
+        self.norm = nn.LayerNorm(width)
+        self.readout = Readout(width + 1, head.width, len(classes))
         self.classes = classes
         self.register_buffer("prior", torch.zeros(len(classes)))
         self.register_buffer("visible", torch.tensor([0.0, 1.0]))
         self.register_buffer("edges", torch.tensor(edges_mev), persistent=False)
         self.register_buffer("class_of_domain", torch.tensor(class_of_domain, dtype=torch.int64), persistent=False)
 
-    def forward(self, cells: Tensor, visible_energy: Tensor) -> Tensor:
-        """(B, r, phi, z) in network space, (B,) visible MeV -> (B, K) logits."""
-        logits: Tensor = self.prior + self.readout(_pooled(self, cells, visible_energy, self.visible))  # (B, K)
+    def forward(self, cells: Tensor, visible_energy: Tensor, domain: Tensor | None = None) -> Tensor:
+        """(B, r, phi, z) in network space, (B,) visible MeV, (B,) data set -> (B, K) logits."""
+        pooled = _pooled(self, cells, visible_energy, self.visible, domain)  # (B, W + 1)
+        logits: Tensor = self.prior + self.readout(pooled)  # (B, K)
         return logits
 
     def targets(self, incident_energy: Tensor, domain: Tensor) -> Tensor:
@@ -126,17 +125,18 @@ class AngleRegression(nn.Module):
     visible: Tensor
     theta: Tensor
 
-    def __init__(self, spec: MaskedViTSpec, head: HeadSpec, shape: Triple) -> None:
+    def __init__(self, backbone: MaskedViT, head: HeadSpec) -> None:
         super().__init__()
-        self.backbone = MaskedViT(spec, shape)
-        self.norm = nn.LayerNorm(spec.width)
-        self.readout = Readout(spec.width + 1, head.width, 2)
+        self.backbone, width = backbone, backbone.spec.width
+        self.norm = nn.LayerNorm(width)
+        self.readout = Readout(width + 1, head.width, 2)
         self.register_buffer("visible", torch.tensor([0.0, 1.0]))
         self.register_buffer("theta", torch.tensor([0.0, 1.0]))
 
-    def forward(self, cells: Tensor, visible_energy: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, r, phi, z) in network space, (B,) visible MeV -> (B,) mean, (B,) log variance of theta."""
-        change, log_ratio = self.readout(_pooled(self, cells, visible_energy, self.visible)).unbind(dim=1)  # 2 x (B,)
+    def forward(self, cells: Tensor, visible_energy: Tensor, domain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, r, phi, z) in network space, (B,) visible MeV, (B,) data set -> (B,) mean, (B,) log variance of theta."""
+        pooled = _pooled(self, cells, visible_energy, self.visible, domain)  # (B, W + 1)
+        change, log_ratio = self.readout(pooled).unbind(dim=1)  # 2 x (B,)
         centre, width = self.theta
         return centre + width * change, 2 * width.log() + log_ratio.clamp(-8, 4)  # 2 x (B,)
 
@@ -169,9 +169,16 @@ class Readout(nn.Module):
 HEADS = (EnergyRegression, Classification, AngleRegression)
 
 
-def _pooled(head: Classification | AngleRegression, cells: Tensor, visible_energy: Tensor, moments: Tensor) -> Tensor:
+def _pooled(
+    head: Classification | AngleRegression,
+    cells: Tensor,
+    visible_energy: Tensor,
+    moments: Tensor,
+    domain: Tensor | None,
+) -> Tensor:
     """(B, W + 1): the mean token and the standardised log visible energy."""
-    pooled = head.norm(head.backbone.encode(cells).mean(dim=1))  # (B, W)
+    told = None if domain is None else head.backbone.told(domain)  # (B, E)
+    pooled = head.norm(head.backbone.encode(cells, told=told).mean(dim=1))  # (B, W)
     visible = (visible_energy.clamp_min(1e-6).log() - moments[0]) / moments[1]  # (B,)
     return torch.cat([pooled, visible[:, None]], dim=1)  # (B, W + 1)
 

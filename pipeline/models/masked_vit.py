@@ -2,7 +2,8 @@
 
 In: (B, r, phi, z) in network space. The encoder runs on the visible tokens alone, or on all tokens with some of them
 corrupted; a small decoder predicts every patch. Out: (B, token, cell of the patch) in network space (logits of it where
-`output: sigmoid`). What is hidden is drawn by `masking`; losses are taken elsewhere.
+`output: sigmoid`). With `detector_embedding` a vector that tells the shower's detector is added to every token of
+encoder and decoder. What is hidden is drawn by `masking`; losses are taken elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.config import MaskedViTSpec
 from pipeline.config.pretraining import Fill
 from pipeline.models.blocks import Block
+from pipeline.models.detectors import DetectorEmbedding
 from pipeline.models.tokens import Triple, patch_grid, patchify, position_table, rotary_angles
 
 _TOKEN: frozenset[Fill] = frozenset({"token", "mixture"})
@@ -32,7 +34,9 @@ class MaskedViT(nn.Module):
     empty: Tensor
     log_energy: Tensor
 
-    def __init__(self, spec: MaskedViTSpec, shape: Triple, domains: int = 1) -> None:
+    def __init__(
+        self, spec: MaskedViTSpec, shape: Triple, domains: int = 1, detector: DetectorEmbedding | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.grid = patch_grid(shape, spec.patch)
@@ -50,6 +54,10 @@ class MaskedViT(nn.Module):
         self.decoder_norm = nn.LayerNorm(spec.decoder_width)
         self.to_cells = nn.Linear(spec.decoder_width, cells)
         self._add_for_tasks(shape, domains)
+        self.detector = detector
+        if detector is not None:
+            self.tell = nn.Linear(detector.width, spec.width)
+            self.tell_decoder = nn.Linear(detector.width, spec.decoder_width)
 
     def _add_positions(self) -> None:
         """Of encoder and decoder: tables that are added, and angles by which attention turns queries and keys."""
@@ -83,12 +91,18 @@ class MaskedViT(nn.Module):
         if "empty" in fills:
             self.register_buffer("empty", torch.zeros(domains, *shape))
 
-    def encode(self, cells: Tensor, visible: Tensor | None = None) -> Tensor:
-        """(B, r, phi, z), (B, V) token indices or None for all -> (B, V, W)."""
-        return self.encode_patches(patchify(cells, self.spec.patch), visible)  # (B, V, W)
+    def told(self, domain: Tensor, unknown: Tensor | None = None) -> Tensor | None:
+        """(B,) data set, (B,) whether its detector counts as unseen -> (B, E) what tells it; None if nothing does."""
+        return None if self.detector is None else self.detector(domain, unknown)
 
-    def encode_patches(self, patches: Tensor, visible: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
-        """(B, N, P), (B, V) token indices or None for all, (B, N) bool as the learned token -> (B, V, W)."""
+    def encode(self, cells: Tensor, visible: Tensor | None = None, told: Tensor | None = None) -> Tensor:
+        """(B, r, phi, z), (B, V) token indices or None for all, (B, E) detectors -> (B, V, W)."""
+        return self.encode_patches(patchify(cells, self.spec.patch), visible, told=told)  # (B, V, W)
+
+    def encode_patches(
+        self, patches: Tensor, visible: Tensor | None = None, hidden: Tensor | None = None, told: Tensor | None = None
+    ) -> Tensor:
+        """(B, N, P), (B, V) tokens or None for all, (B, N) bool as the learned token, (B, E) detectors -> (B, V, W)."""
         positions = self.positions.expand(len(patches), -1, -1)  # (B, N, W)
         angles = self.angles if self.spec.rotary else None  # (N, W/2H)
         if visible is not None:
@@ -99,24 +113,28 @@ class MaskedViT(nn.Module):
         if hidden is not None:
             embedded = torch.where(hidden[:, :, None], self.hidden_token.to(embedded.dtype), embedded)  # (B, N, W)
         x: Tensor = embedded + positions  # (B, V, W)
+        if told is not None:
+            x = x + self.tell(told)[:, None]  # (B, V, W)
         for block in self.encoder:
             x = block(x, angles)  # (B, V, W)
         x = self.norm(x)  # (B, V, W)
         return x
 
-    def forward(self, cells: Tensor, order: Tensor, visible: int) -> Tensor:
-        """(B, r, phi, z), (B, N) order of the tokens, the first `visible` of which are seen -> (B, N, P)."""
-        encoded = self.to_decoder(self.encode(cells, order[:, :visible]))  # (B, V, D)
+    def forward(self, cells: Tensor, order: Tensor, visible: int, told: Tensor | None = None) -> Tensor:
+        """(B, r, phi, z), (B, N) order of the tokens, the first `visible` of which are seen, (B, E) -> (B, N, P)."""
+        encoded = self.to_decoder(self.encode(cells, order[:, :visible], told))  # (B, V, D)
         hidden = self.mask_token.to(encoded.dtype).expand(len(cells), self.tokens - visible, -1)  # (B, N - V, D)
         shuffled = torch.cat([encoded, hidden], dim=1)  # (B, N, D)
-        return self._decode(gather(shuffled, order.argsort(dim=1)))  # (B, N, P)
+        return self._decode(gather(shuffled, order.argsort(dim=1)), told)  # (B, N, P)
 
-    def restore(self, patches: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Corrupted (B, N, P), (B, N) bool as the learned token -> (B, N, P): the encoder sees every token."""
-        return self._decode(self.to_decoder(self.encode_patches(patches, hidden=hidden)))  # (B, N, P)
+    def restore(self, patches: Tensor, hidden: Tensor | None = None, told: Tensor | None = None) -> Tensor:
+        """Corrupted (B, N, P), (B, N) bool as the learned token, (B, E) -> (B, N, P): the encoder sees every token."""
+        return self._decode(self.to_decoder(self.encode_patches(patches, None, hidden, told)), told)  # (B, N, P)
 
-    def _decode(self, x: Tensor) -> Tensor:
+    def _decode(self, x: Tensor, told: Tensor | None) -> Tensor:
         x = x + self.decoder_positions  # (B, N, D)
+        if told is not None:
+            x = x + self.tell_decoder(told)[:, None]  # (B, N, D)
         angles = self.decoder_angles if self.spec.rotary else None  # (N, D/2H)
         for block in self.decoder:
             x = block(x, angles)  # (B, N, D)

@@ -107,7 +107,9 @@ def take_parents(network: nn.Module, own: Architecture, parents: Mapping[str, Tr
 
 def _knows_unseen(network: nn.Module) -> bool:
     """Whether the network was trained with showers whose detector has no row of its own."""
-    return isinstance(network, ShowerGenerator) and network.spec.detector_embedding.dropout > 0
+    spec = getattr(network.backbone if isinstance(network, HEADS) else network, "spec", None)
+    embedding = getattr(spec, "detector_embedding", None)
+    return embedding is not None and embedding.dropout > 0
 
 
 def _with_new_rows(embedding: Tensor, rows: int, unseen: bool) -> Tensor:

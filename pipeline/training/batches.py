@@ -8,7 +8,7 @@ symmetries of B showers: they are drawn for the whole batch of all ranks, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import AugmentSpec
-from pipeline.models.conditions import Conditions
+from pipeline.models.conditions import Conditions, PartlyUnknown
 
 _NUMPY = {torch.float32: np.float32, torch.bool: np.bool_, torch.int64: np.int64}
 
@@ -45,6 +45,14 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         return Batch(self.values.to(device), self.hit.to(device), self.conditions.to(device))
+
+
+def with_unknown_detectors(share: float, batch: Batch, generator: torch.Generator) -> Batch:
+    """A share of the showers, drawn one by one, with a detector that counts as unseen."""
+    if not share:
+        return batch
+    unknown = torch.rand(len(batch), generator=generator, device=generator.device) < share
+    return replace(batch, conditions=PartlyUnknown(**vars(batch.conditions), unknown=unknown))
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,14 @@ class Buffers:
             tensor(real),
             tensor(torch.int64),
         )
+
+    def put(self, places: NDArray[np.integer], batch: Batch, domains: Sequence[int]) -> None:
+        """Copy a batch to some places; `domains` renumbers its data sets."""
+        rows = torch.from_numpy(places)
+        self.values[rows], self.hit[rows] = batch.values, batch.hit
+        for name in ("layer_energy", "incident_energy", "theta"):
+            getattr(self, name)[rows] = getattr(batch.conditions, name)
+        self.domain[rows] = torch.tensor(domains)[batch.conditions.domain]
 
     def batch(self) -> Batch:
         """The batch that was written; it changes when the buffers are written again."""

@@ -21,6 +21,7 @@ from pipeline.data.hitwise import commutes_with_phi
 from pipeline.data.store import Part, SplitName, rows_of, training_rows
 from pipeline.data.transforms import Transform
 from pipeline.training.loading import Batches, Loader
+from pipeline.training.replay import Replay
 from pipeline.training.request import TrainingError, TrainRequest
 from pipeline.training.stored import StoredShowers, total_bytes
 from pipeline.training.streaming import StreamLoader
@@ -28,6 +29,7 @@ from pipeline.training.streaming import StreamLoader
 log = logging.getLogger(__name__)
 VALIDATION_SHOWERS = 1024
 _PERPENDICULAR_RAD = 1e-3
+_REPLAY_SEED = 500  # between those of two experiments
 
 
 def training_loader(request: TrainRequest, transforms: Sequence[Transform]) -> Batches:
@@ -46,9 +48,20 @@ def training_loader(request: TrainRequest, transforms: Sequence[Transform]) -> B
         spec.memory_gb,
         ("in memory, dense" if dense else "in memory, as hits") if in_memory else "streamed",
     )
-    if in_memory:
-        return Loader([own.in_memory(dense) for own in stored], seed, spec.augment)
-    return StreamLoader(stored, seed, spec.augment, memory_gb=spec.memory_gb)
+
+    def loader(some: Sequence[int], seed: int, memory_gb: float) -> Batches:
+        chosen = [stored[i] for i in some]
+        if in_memory:
+            return Loader([own.in_memory(dense) for own in chosen], seed, spec.augment)
+        return StreamLoader(chosen, seed, spec.augment, memory_gb=memory_gb)
+
+    replay, replayed = request.spec.replay, request.config.replayed(request.run)
+    if replay is None:
+        return loader(range(len(stored)), seed, spec.memory_gb)
+    old = tuple(i for i, name in enumerate(request.spec.data) if name in replayed)
+    new = tuple(i for i in range(len(stored)) if i not in old)
+    half = spec.memory_gb / 2
+    return Replay(loader(new, seed, half), loader(old, seed + _REPLAY_SEED, half), replay.share, new, old)
 
 
 def validation_loader(request: TrainRequest, transforms: Sequence[Transform]) -> Loader | None:
@@ -68,7 +81,7 @@ def stored_showers(request: TrainRequest, name: str, transform: Transform, split
     prefix = request.prefix.get(name, ())
     from_prefix = bool(prefix) and (commutes_with_phi(transform) or not turns)
     parts = _opened(prefix if from_prefix else request.parts[name])
-    choice = training_rows(parts, request.config.splits, split, _limit(request, parts, split))
+    choice = training_rows(parts, request.config.splits, split, _limit(request, name, parts, split))
     stored = StoredShowers(tuple(parts), choice, transform, from_prefix)
     if augment.rotate_phi:
         check_perpendicular(request.run, name, stored.theta)
@@ -90,9 +103,10 @@ def _opened(manifests: Sequence[Path]) -> list[Part]:
     return [Part.open(path) for path in manifests]
 
 
-def _limit(request: TrainRequest, parts: Sequence[Part], split: SplitName) -> int | None:
-    """How many showers of a split are taken, those with the smallest hashes; None: all."""
+def _limit(request: TrainRequest, name: str, parts: Sequence[Part], split: SplitName) -> int | None:
+    """How many showers of a data set's split are taken, those with the smallest hashes; None: all."""
     if split == "train":
-        return request.spec.showers
+        replay = request.spec.replay if name in request.config.replayed(request.run) else None
+        return replay.showers if replay else request.spec.showers
     available = sum(len(rows_of(part, request.config.splits, split)) for part in parts)
     return VALIDATION_SHOWERS if available > 2 * VALIDATION_SHOWERS else None

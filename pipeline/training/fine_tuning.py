@@ -20,7 +20,7 @@ from pipeline.models.tokens import Triple
 
 ATTENTION = ("query_key_value", "out")
 _BLOCK = re.compile(r"(?:^|\.)(?:encoder|blocks)\.(\d+)\.")
-_FIRST = re.compile(r"(?:^|\.)(?:embed\.|positions$|hidden_token$|conditions\.)")
+_FIRST = re.compile(r"(?:^|\.)(?:embed\.|positions$|hidden_token$|conditions\.|detector\.|tell\.)")
 
 
 def choose_trained(network: nn.Module, adapt: AdaptSpec, seed: int) -> None:

@@ -38,6 +38,9 @@ class Batches(Protocol):
     ) -> Batch:
         """Rank's slice of the batch that follows after `samples` showers have been seen by all ranks."""
 
+    def training_slice(self, samples: int, batch_size: int, own: slice, into: Buffers | None = None) -> Batch:
+        """Some of the showers of that batch."""
+
     def in_order(self, batch_size: int, limit: int | None = None, domain: int | None = None) -> Iterator[Batch]:
         """At most `limit` showers, always the same ones, without random symmetries; of one data set if asked."""
 
@@ -99,7 +102,11 @@ class Loader:
         self, samples: int, batch_size: int, rank: int = 0, world: int = 1, into: Buffers | None = None
     ) -> Batch:
         """Rank's slice of the batch after `samples`; a function of (seed, samples) alone."""
-        rows, own = self.rows(samples, batch_size), share(batch_size, rank, world)
+        return self.training_slice(samples, batch_size, share(batch_size, rank, world), into)
+
+    def training_slice(self, samples: int, batch_size: int, own: slice, into: Buffers | None = None) -> Batch:
+        """Some of the showers of the batch after `samples`; their symmetries are drawn with the whole batch's."""
+        rows = self.rows(samples, batch_size)
         which = np.searchsorted(self._first, rows, side="right") - 1
         n_phi = [source.mesh.n_phi for source in self.sources]
         turns = draw_turns(self.augment, which, n_phi, self.seed, samples)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from pipeline.models.autoregressive import AutoregressivePrior
 from pipeline.models.cell_network import CellNetwork
 from pipeline.models.codebook import perplexity
-from pipeline.models.conditions import Conditions, PartlyUnknown
+from pipeline.models.conditions import Conditions
 from pipeline.models.consistency import ConsistencyTransformer
 from pipeline.models.diffusion import DiffusionTransformer
 from pipeline.models.formulations import log_normal, noise_levels, preconditioning, training_levels
@@ -31,7 +30,7 @@ from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.processes import summed
 from pipeline.models.vae import ShowerVAE
 from pipeline.models.vqvae import ShowerVQVAE
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Batch, with_unknown_detectors
 from pipeline.training.pretexts import Terms as Terms
 from pipeline.training.pretexts import pretext_loss
 
@@ -88,7 +87,7 @@ def energy_loss(network: nn.Module, batch: Batch, generator: torch.Generator) ->
 def angle_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
     """Likelihood of theta, in units of the training showers' spread."""
     assert isinstance(network, AngleRegression)  # the registry's key
-    mean, log_variance = network(batch.values, batch.visible_energy)
+    mean, log_variance = network(batch.values, batch.visible_energy, batch.conditions.domain)
     nll = gaussian_nll(mean, log_variance, batch.conditions.theta) - network.theta[1].log()
     return {"angle_nll": nll.mean()}
 
@@ -96,7 +95,7 @@ def angle_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> 
 def class_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
     """Cross-entropy of each shower's class."""
     assert isinstance(network, Classification)  # the registry's key
-    logits = network(batch.values, batch.visible_energy)
+    logits = network(batch.values, batch.visible_energy, batch.conditions.domain)
     target = network.targets(batch.conditions.incident_energy, batch.conditions.domain)
     return {"cross_entropy": F.cross_entropy(logits, target)}
 
@@ -109,14 +108,6 @@ def generator_loss(network: nn.Module, batch: Batch, generator: torch.Generator)
     if network.energies is not None and network.trains_energies:
         terms["layer_energies"] = layer_energies_loss(network.energies, batch.conditions, generator)
     return terms
-
-
-def with_unknown_detectors(share: float, batch: Batch, generator: torch.Generator) -> Batch:
-    """A share of the showers, drawn one by one, with a detector that counts as unseen."""
-    if not share:
-        return batch
-    unknown = torch.rand(len(batch), generator=generator, device=generator.device) < share
-    return replace(batch, conditions=PartlyUnknown(**vars(batch.conditions), unknown=unknown))
 
 
 def diffusion_loss(showers: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:

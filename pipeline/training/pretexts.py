@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config.pretraining import Jigsaw, Reconstruction, ReplacedTokens, SecondaryEnergy
+from pipeline.models.conditions import PartlyUnknown
 from pipeline.models.masked_vit import MaskedViT, gather
 from pipeline.models.masking import Masking, masking
 from pipeline.models.tokens import patchify
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Batch, with_unknown_detectors
 from pipeline.training.reconstruction import masked_mean, reconstruction_loss
 
 Terms = dict[str, Tensor]
@@ -25,6 +26,8 @@ Terms = dict[str, Tensor]
 def pretext_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
     """The terms of all tasks: `<task>_<loss>`, or `reconstruction` where a single task has a single loss."""
     assert isinstance(network, MaskedViT)  # the registry's key
+    if network.spec.detector_embedding is not None:
+        batch = with_unknown_detectors(network.spec.detector_embedding.dropout, batch, generator)
     if network.spec.shuffle_cells:
         batch = shuffled(batch, generator)
     terms: Terms = {}
@@ -42,6 +45,12 @@ def pretext_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -
         terms |= {name: task.weight * term for name, term in own.items()}
     single = len(terms) == 1 and not isinstance(network.spec.tasks[0], ReplacedTokens | Jigsaw | SecondaryEnergy)
     return {"reconstruction": next(iter(terms.values()))} if single else terms
+
+
+def detectors_told(network: MaskedViT, batch: Batch) -> Tensor | None:
+    """(B, E) what the network is told of the showers' detectors, None where nothing."""
+    conditions = batch.conditions
+    return network.told(conditions.domain, conditions.unknown if isinstance(conditions, PartlyUnknown) else None)
 
 
 def shuffled(batch: Batch, generator: torch.Generator) -> Batch:
@@ -62,9 +71,9 @@ def reconstruction_terms(
     """Corrupt, predict, and compare by each of the task's losses."""
     target = patchify(batch.values, network.spec.patch)
     if task.fill == "drop":
-        raw = network(batch.values, hidden.order, hidden.visible)
+        raw = network(batch.values, hidden.order, hidden.visible, detectors_told(network, batch))
     else:
-        raw = network.restore(*filled(network, task, batch, hidden, generator))
+        raw = network.restore(*filled(network, task, batch, hidden, generator), detectors_told(network, batch))
     sigmoid = network.spec.output == "sigmoid"
     return {
         f"{task.name}_{loss.name}": loss.weight
@@ -118,7 +127,7 @@ def replaced_tokens_loss(network: MaskedViT, batch: Batch, chosen: Masking, gene
     source = (torch.arange(tokens, device=away.device) + away) % tokens
     changed = torch.where(chosen.hidden[:, :, None], gather(patches, source), patches)
     replaced = (changed != patches).any(dim=2)
-    logits = network.replaced(network.encode_patches(changed))[:, :, 0]
+    logits = network.replaced(network.encode_patches(changed, told=detectors_told(network, batch)))[:, :, 0]
     return F.binary_cross_entropy_with_logits(logits.float(), replaced.float())
 
 
@@ -132,7 +141,7 @@ def exchanged(masked: Masking) -> Tensor:
 def jigsaw_loss(network: MaskedViT, batch: Batch, chosen: Masking) -> Tensor:
     """Cross-entropy of the place an exchanged token came from (arXiv:1603.09246); patches without hits do not count."""
     patches, source = patchify(batch.values, network.spec.patch), exchanged(chosen)
-    logits = network.jigsaw(network.encode_patches(gather(patches, source)))
+    logits = network.jigsaw(network.encode_patches(gather(patches, source), told=detectors_told(network, batch)))
     told = patchify(batch.hit, network.spec.patch).any(dim=2).gather(1, source) & chosen.hidden
     error = F.cross_entropy(logits.float().transpose(1, 2), source, reduction="none")
     return (error * told).sum() / told.sum().clamp_min(1)
@@ -141,7 +150,8 @@ def jigsaw_loss(network: MaskedViT, batch: Batch, chosen: Masking) -> Tensor:
 def energy_loss(network: MaskedViT, batch: Batch, hidden: Masking) -> Tensor:
     """Squared error of the standardised log incident energy, from the mean visible token."""
     centre, scale = network.log_energy
-    pooled = network.encode(batch.values, hidden.order[:, : hidden.visible]).mean(dim=1)
+    visible = hidden.order[:, : hidden.visible]
+    pooled = network.encode(batch.values, visible, detectors_told(network, batch)).mean(dim=1)
     predicted = network.energy(pooled)[:, 0].float()
     target = (batch.conditions.incident_energy.log() - centre) / scale
     ones = torch.ones_like(predicted[:, None], dtype=torch.bool)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, GeneratorSpec, RunSpec, digest_of
+from pipeline.config import Config, RunSpec, digest_of
 from pipeline.data.store import Part
 from pipeline.data.transforms import Transform
 from pipeline.models import Architecture
@@ -83,7 +83,8 @@ def architecture_of(
     domains = tuple((name, config.datasets[name].detector) for name in spec.data)
     model = config.model_of(request.run)
     descriptors: tuple[Descriptor, ...] = ()
-    if isinstance(model, GeneratorSpec) and not model.detector_embedding.is_plain:
+    embedding = getattr(model, "detector_embedding", None)
+    if embedding is not None and not embedding.is_plain:
         recipe = config.preprocessing[spec.recipe]
         meshes = {name: recipe.mesh_after(config.raw_mesh(name)) for name in spec.data}
         descriptors = tuple(descriptor(config.detector(detector), meshes[name]) for name, detector in domains)

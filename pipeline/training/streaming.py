@@ -132,7 +132,10 @@ class StreamLoader:
         self, samples: int, batch_size: int, rank: int = 0, world: int = 1, into: Buffers | None = None
     ) -> Batch:
         """Rank's slice of the batch after `samples`."""
-        own = share(batch_size, rank, world)
+        return self.training_slice(samples, batch_size, share(batch_size, rank, world), into)
+
+    def training_slice(self, samples: int, batch_size: int, own: slice, into: Buffers | None = None) -> Batch:
+        """Some of the showers of the batch after `samples`."""
         spans = list(self._spans(samples, batch_size))
         self._keep([key for key, _ in spans])
         sources: list[Source] = []
