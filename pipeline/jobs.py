@@ -241,9 +241,13 @@ def _evaluate(plan: Plan, subject: str) -> Job:
     return Job("evaluate", subject, plan.paths.evaluation(subject), plan.evaluation_key(), inputs)
 
 
+def _examine(plan: Plan, run: str) -> Job:
+    inputs = _flat(plan.examine_inputs(run))
+    return Job("examine", run, plan.paths.examination(run), plan.examine_key(run), inputs)
+
+
 def _metrics(plan: Plan) -> Job:
-    inputs = tuple(plan.paths.evaluation(subject) for subject in plan.subjects())
-    return Job("metrics", "", plan.paths.metrics, digest_of(plan.subjects()), inputs)
+    return Job("metrics", "", plan.paths.metrics, digest_of(plan.subjects()), tuple(plan.evaluations()))
 
 
 def _figures(plan: Plan, figure: str) -> Job:
@@ -269,6 +273,7 @@ JOBS: dict[str, Callable[..., Job]] = {
     "ingest_sample": _ingest_sample,
     "predict": _predict,
     "evaluate": _evaluate,
+    "examine": _examine,
     "metrics": _metrics,
     "figures": _figures,
     "report": _report,
@@ -301,6 +306,7 @@ def jobs(plan: Plan) -> list[Job]:
         *(_ingest_sample(plan, sample) for sample in made),
         *(_predict(plan, run) for run in heads),
         *(_evaluate(plan, subject) for subject in plan.subjects()),
+        *(_examine(plan, run) for run in config.examined()),
         *([_metrics(plan)] if config.evaluation else []),
         *(_figures(plan, figure) for figure in plan.figures() if report),
         *([_report(plan)] if report else []),

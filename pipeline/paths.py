@@ -99,6 +99,10 @@ class Paths:
         """The label predicted by a head for the held-out showers."""
         return self.results / "predict" / f"{run}.json"
 
+    def examination(self, run: str) -> Path:
+        """What a run's attention looks at, and what it forgot."""
+        return self.results / "examine" / f"{run}.json"
+
     def evaluation(self, subject: str) -> Path:
         """Rows and tables of a sample, of the floor, or of a head."""
         return self.results / "evaluate" / f"{subject}.json"

@@ -191,10 +191,36 @@ class Plan:
             inputs["prediction"] = self.paths.prediction(subject)
         return inputs
 
+    def examine_inputs(self, run: str) -> dict[str, Any]:
+        """What a run is looked into with: its model, those before it and held-out showers of their data sets."""
+        models, data = self.examine_models(run), self.examine_data(run)
+        return {
+            "models": [self.paths.model(name) for name in models],
+            "parts": [manifest for name in data for manifest in self.part_manifests(name)],
+        }
+
+    def examine_models(self, run: str) -> list[str]:
+        """The run, and those whose data sets it is asked about."""
+        return list(dict.fromkeys([run, *self._old_data(run).values()]))
+
+    def examine_data(self, run: str) -> list[str]:
+        """Data sets whose held-out showers the run is shown."""
+        shown = [self.config.shown_data(run)] if run in self.config.attended() else []
+        return list(dict.fromkeys([*shown, *self._old_data(run)]))
+
+    def _old_data(self, run: str) -> dict[str, str]:
+        asked = self.config.evaluation is not None and self.config.evaluation.forgetting
+        return self.config.old_data(run) if asked else {}
+
+    def evaluations(self) -> list[Path]:
+        """All files of metric rows and tables."""
+        evaluated = [self.paths.evaluation(subject) for subject in self.subjects()]
+        return evaluated + [self.paths.examination(run) for run in self.config.examined()]
+
     def tables(self) -> list[Path]:
         """All that figures are drawn from."""
         models = [self.paths.model(run) for run in self.config.runs]
-        evaluations = [self.paths.evaluation(subject) for subject in self.subjects()]
+        evaluations = self.evaluations()
         return [*models, *evaluations, *([self.paths.metrics] if evaluations else [])]
 
     def subjects(self) -> list[str]:
@@ -211,6 +237,8 @@ class Plan:
             return [f for f in config.figures.draw if f == "training_curves" and config.runs]
         skip = set() if config.head_runs() else {"energy_prediction", "pulls"}
         skip |= set() if config.runs else {"training_curves"}
+        skip |= set() if config.attended() else {"attention"}
+        skip |= set() if any(self._old_data(run) for run in config.runs) else {"forgetting"}
         skip |= set() if config.samples else {"shower_images", "shower_unrolled", "shower_space", "average_showers"}
         return [f for f in config.figures.draw if f not in skip]
 
@@ -249,6 +277,12 @@ class Plan:
         assert spec is not None
         return digest_of([spec.reference, spec.showers, self.config.splits.digest()])
 
+    def examine_key(self, run: str) -> str:
+        """All that shapes a look into a run, given the models and the data."""
+        attended = run in self.config.attended()
+        shower = [self.config.shown_data(run), self.config.figures.attention_quantile] if attended else []
+        return digest_of([self.conditions_key(), self.config.seed, shower, self._old_data(run)])
+
     def sample_key(self, sample: str) -> str:
         """All that shapes a sample, given the model and the data."""
         spec, evaluation = self.config.samples[sample], self.config.evaluation
@@ -262,7 +296,7 @@ class Plan:
     def evaluation_key(self) -> str:
         """All that shapes an evaluation, given the samples and the data."""
         assert self.config.evaluation is not None
-        spec = self.config.evaluation.digest(exclude={"sensitivity", "published"})
+        spec = self.config.evaluation.digest(exclude={"sensitivity", "published", "forgetting"})
         return digest_of([spec, self.config.splits.digest(), self.config.seed])
 
     def figures_key(self) -> str:

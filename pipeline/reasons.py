@@ -124,6 +124,7 @@ def _shapes(key: str, job: Job) -> bool:
         "generate": (f"samples.{name}.", "evaluation.reference", "evaluation.showers", "splits.", "seed"),
         "predict": ("evaluation.reference", "evaluation.showers", "splits."),
         "evaluate": ("evaluation.", "splits.", "seed"),
+        "examine": ("evaluation.", "splits.", "seed", "figures.draw", "figures.attention_quantile"),
         "metrics": ("samples.", "runs."),
         "figures": ("figures.",),
     }

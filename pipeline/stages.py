@@ -205,12 +205,22 @@ def evaluate(plan: Plan, subject: str, threads: int = 1) -> Path:
     return output
 
 
+def examine(plan: Plan, run: str) -> Path:
+    """Look into a trained run: its attention, and what it forgot of its parents' data."""
+    from pipeline.generation.examine import examine as examine_run
+
+    output = plan.paths.examination(run)
+    models = {name: plan.paths.model(name) for name in plan.examine_models(run)}
+    parts = {name: accepted(plan.part_manifests(name)) for name in plan.examine_data(run)}
+    examine_run(plan.config, run, models, parts, output)
+    return output
+
+
 def metrics(plan: Plan) -> Path:
     """Collect the rows of all evaluations, each with its floor."""
     from pipeline.evaluation.summary import collect
 
-    evaluations = [plan.paths.evaluation(subject) for subject in plan.subjects()]
-    write_json(plan.paths.metrics, collect(plan.config, evaluations))
+    write_json(plan.paths.metrics, collect(plan.config, plan.evaluations()))
     return plan.paths.metrics
 
 
@@ -262,8 +272,7 @@ def _tables(plan: Plan) -> dict[str, Any]:
     """Everything that figures draw."""
     from pipeline.evaluation.summary import gather
 
-    evaluations = [plan.paths.evaluation(subject) for subject in plan.subjects()]
-    return gather(plan.config, evaluations, _curves(plan), _costs(plan))
+    return gather(plan.config, plan.evaluations(), _curves(plan), _costs(plan))
 
 
 def _curves(plan: Plan) -> dict[str, Path]:

@@ -24,7 +24,10 @@ from pipeline.provenance import FingerprintCache, ProvenanceError, read_json
 from pipeline.quarantine import REFUSED
 
 FILE_STATES = ("ingested", "quarantined", "new", "changed", "failed", "running", "to simulate", "removed")
-BELOW_PARTS = ("preprocess", "merge", "train", "generate", "ingest_sample", "predict", "evaluate", "metrics", "figures")
+BELOW_PARTS = (
+    *("preprocess", "merge", "train", "generate", "ingest_sample", "predict", "evaluate", "examine"),
+    *("metrics", "figures"),
+)
 
 
 def survey(plan: Plan) -> dict[str, Any]:

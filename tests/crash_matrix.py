@@ -250,6 +250,7 @@ def _command(stage: str, name: str, output: Path) -> list[str]:
         "ingest_sample": ["--sample", name],
         "predict": ["--run", name],
         "evaluate": ["--subject", name],
+        "examine": ["--run", name],
         "figures": ["--figure", name],
     }.get(stage, [])
     if stage == "preprocess":

@@ -34,6 +34,29 @@ EMPTY = {
     "images": 4,
 }
 
+EXAMINATION = {
+    "attention": {
+        "grid": [2, 1, 3],
+        "tokens": 6,
+        "asking": [0, 0, 1],
+        "from_asking": [[[[0.1, 0.6, 0.1], [0.1, 0.05, 0.05]], [[0.2, 0.2, 0.2], [0.2, 0.1, 0.1]]]],
+        "from_asking_tokens": [[3.4, 5.8]],
+        "incident_energy_mev": 2000.0,
+        "energy_mev": [[1.0, 5.0, 0.5], [0.2, 0.4, 0.0]],
+        "r_mm": 40.0,
+        "z_mm": 150.0,
+    },
+    "old_data": [
+        {
+            "dataset": "siw",
+            "parent": "first",
+            "loss_of_parent": {"value": 0.5, "error": 0.02},
+            "loss": {"value": 0.8, "error": 0.03},
+            "forgetting": {"value": 0.3, "error": 0.01},
+        }
+    ],
+}
+
 
 @pytest.fixture(scope="module")
 def head(config, parts, predictions, tmp_path_factory):  # noqa: F811
@@ -55,7 +78,8 @@ def tables(config, evaluations, head, tmp_path_factory):  # noqa: F811
     geant4 = {"bins": [{"energy_mev": 1e3, "mean_ms": 30.0, "error_ms": 1.0, "n": 9}], "mean_ms": 30.0, "showers": 9}
     cost = {"run": None, "cpu_ms_per_shower": 0.5, "cpu_ms_alone": 2.0, "evaluations": 3}
     measured = {"geant4": geant4, "samples": dict.fromkeys(config.samples, cost)}
-    return gather(config, [*evaluations, head], {"generator": curve}, measured)
+    made = gather(config, [*evaluations, head], {"generator": curve}, measured)
+    return made | {"examinations": {"representation": EXAMINATION}}
 
 
 def test_every_figure_is_drawn_with_its_numbers(tables, tmp_path) -> None:

@@ -18,6 +18,7 @@ STAGES = {
     "generate": ("generate showers at the held-out conditions", ("sample",)),
     "predict": ("predict a label for the held-out showers", ("run",)),
     "evaluate": ("compare a sample, the floor or a head with Geant4", ("subject", "threads")),
+    "examine": ("look into a trained run: its attention, and what it forgot", ("run",)),
     "metrics": ("collect the rows of all evaluations", ()),
     "figures": ("draw one figure", ("figure",)),
     "report": ("write the report page", ()),

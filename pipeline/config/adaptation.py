@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pipeline.config.spec import Spec
 
 Prediction = Literal["incident_energy", "energy_class", "theta", "particle", "detector"]
+OLD_DATA = "old_data"  # observable of the rows that say what a run forgot of its parents' data
 
 
 class HeadSpec(Spec):

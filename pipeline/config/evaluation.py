@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -34,8 +34,10 @@ Figure = Literal[
     "training_curves",
     "front",
     "speedup",
+    "attention",
+    "forgetting",
 ]
-ON_REQUEST = ("angular_dependence", "front", "speedup")
+ON_REQUEST = ("angular_dependence", "front", "speedup", "attention", "forgetting")
 
 Metric = Literal[
     "mean_ratio",
@@ -68,6 +70,9 @@ class EvaluationSpec(Spec):
     bins: PositiveInt = Field(10, description="quantile bins of a separation power")
     bootstrap: PositiveInt = Field(50, description="replicas behind an error")
     sensitivity: bool = Field(True, description="show beside the samples what known faults would have shown")
+    forgetting: bool = Field(
+        False, description="measure what runs that go on from others forgot of these runs' data sets"
+    )
     published: Literal["calochallenge_ds2", "calochallenge_ds3"] | None = Field(
         None, description="published results to set beside ours; default: those on the evaluation's mesh, if any"
     )
@@ -95,7 +100,10 @@ class FiguresSpec(Spec):
     draw: tuple[Figure, ...] = Field(
         tuple(f for f in get_args(Figure) if f not in ON_REQUEST),
         description="angular_dependence is worth asking for where data hold several angles; front and speedup "
-        "show measured times",
+        "show measured times; attention looks into masked ViTs and diffusions, forgetting needs evaluation.forgetting",
+    )
+    attention_quantile: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="attention: the held-out shower at this quantile of the incident energy"
     )
     images: NonNegativeInt = Field(4, description="single showers shown, in figures and on the page")
     version: int = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from pipeline.config.cost import CostSpec
 from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
-from pipeline.config.generators import GeneratorSpec
+from pipeline.config.generators import DiffusionSpec, GeneratorSpec
 from pipeline.config.pretraining import MaskedViTSpec
 from pipeline.config.recipes import RecipeSpec
 from pipeline.config.runs import Model, RunSpec
@@ -23,6 +24,7 @@ from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec, digest_of
 
 RESERVED = ("reference", "floor", "sensitivity")
+_WITH_ATTENTION = (MaskedViTSpec, DiffusionSpec)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 
 
@@ -122,6 +124,39 @@ class Config(Spec):
     def head_runs(self) -> list[str]:
         """Runs that predict a label."""
         return [name for name, run in self.runs.items() if run.head]
+
+    def attended(self) -> list[str]:
+        """Runs whose attention is looked at: of masked ViTs without a head, and of diffusions."""
+        if self.evaluation is None or "attention" not in self.figures.draw:
+            return []
+        return [n for n, r in self.runs.items() if not r.head and isinstance(self.model_of(n), _WITH_ATTENTION)]
+
+    def shown_data(self, run: str) -> str:
+        """The data set whose held-out showers a run is shown: the evaluation's, else its first."""
+        data, reference = self.runs[run].data, self.evaluation.reference if self.evaluation else ""
+        return reference if reference in data else data[0]
+
+    def old_data(self, run: str) -> dict[str, str]:
+        """Data sets that runs before were trained on, replayed ones among them, and which run that was, the nearest.
+
+        Only runs of the same network and head are asked, down to the first that changed its patches.
+        """
+        own, found = set(self.runs[run].data) - set(self.replayed(run)), dict[str, str]()
+        for child, parent in pairwise(self.lineage(run)):
+            head = self.runs[child].head
+            if self.runs[parent].head != head or (head and head.predict in ("particle", "detector")):
+                break
+            if self.runs[child].adapt.patch_embedder != "keep":
+                break
+            for dataset in self.runs[parent].data:
+                if dataset not in own:
+                    found.setdefault(dataset, parent)
+        return found
+
+    def examined(self) -> list[str]:
+        """Runs that are looked into: for their attention, or for what they forgot."""
+        attended, asked = self.attended(), self.evaluation is not None and self.evaluation.forgetting
+        return [run for run in self.runs if run in attended or (asked and self.old_data(run))]
 
     # ------------------------------------------------------------------------------ validation
 

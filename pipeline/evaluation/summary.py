@@ -16,14 +16,14 @@ from typing import Any, get_args
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.config.adaptation import Prediction
+from pipeline.config.adaptation import OLD_DATA, Prediction
 from pipeline.evaluation.comparisons import Row, fault, is_sample, own_floor
 from pipeline.evaluation.metrics import perfect_value
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.provenance import ProvenanceError, read_json
 
 FLOOR = "floor"
-PREDICTED = get_args(Prediction)  # labels that heads predict: no observables of samples
+PREDICTED = (*get_args(Prediction), OLD_DATA)  # what rows of runs are about: no observables of samples
 
 SUMMARY: tuple[tuple[str, str, str, str], ...] = (
     ("energy", "visible_energy", "mean_ratio", "mean visible energy"),
@@ -162,7 +162,7 @@ def gather(
     training: Mapping[str, Path] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything the figures draw: evaluations by sample (floor first), predictions, training rows, summary, costs."""
+    """Everything the figures draw, by name: evaluations (floor first), predictions, examinations, training, costs."""
     contents = [read_json(path)["tables"] for path in evaluations]
     samples = {t["sample"]: t for t in contents if t["kind"] == "sample" and not t.get("differs")}
     names = [name for name in [FLOOR, *config.samples] if name in samples]
@@ -172,6 +172,7 @@ def gather(
         "samples": names,
         "evaluations": {name: samples[name] for name in names},
         "predictions": {t["run"]: t for t in contents if t["kind"] == "prediction"},
+        "examinations": {t["run"]: t for t in contents if t["kind"] == "examination"},
         "training": {run: read_lines(path) for run, path in (training or {}).items()},
         "summary": summarise(collect(config, evaluations)),
         "images": config.figures.images,

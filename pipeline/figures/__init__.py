@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipeline.figures.attention import attention, forgetting
 from pipeline.figures.average import average_showers
 from pipeline.figures.front import front, speedup
 from pipeline.figures.predictions import energy_prediction, pulls
@@ -63,6 +64,8 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]]
     "training_curves": training_curves,
     "front": front,
     "speedup": speedup,
+    "attention": attention,
+    "forgetting": forgetting,
 }
 
 MEASURED = ("front", "speedup")  # show measured times: other records give other bytes
@@ -92,6 +95,8 @@ CATEGORIES: dict[str, str] = {
     "training_curves": "Training",
     "front": "Time",
     "speedup": "Time",
+    "attention": "Training",
+    "forgetting": "Training",
 }
 
 

@@ -60,4 +60,11 @@ CAPTIONS: dict[str, str] = {
     "its highest bin of energy. Right: the same AUC against the evaluations. Grey: two Geant4 samples.",
     "speedup": "Geant4's measured CPU time over that of each generator, one shower at a time on one core, transform, "
     "threshold and rescale included, against the incident energy.",
+    "attention": "Attention of a held-out shower by block and head: how much the patch of most energy (circle) takes "
+    "of every patch, summed over the azimuth; the numbers say how many patches it looks at (the exponential of "
+    "the entropy). Left: the shower itself. A diffusion sees it with noise of the spread of the data.",
+    "forgetting": "Loss on held-out showers of the data sets that a parent was trained on: of the parent, and of the "
+    "run that went on from it, with the parent's standardisations and the same random numbers. Bars are standard "
+    "errors over blocks of showers; those of the difference, which is paired, are smaller and stand among the "
+    "metric rows.",
 }

@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from pipeline.config.adaptation import Prediction
+from pipeline.config.adaptation import OLD_DATA, Prediction
 from pipeline.figures.style import shown
 from pipeline.figures.summary import LIGHTS, number, sigmas
 
 Record = dict[str, Any]
 
-_PREDICTED = get_args(Prediction)
+_PREDICTED = (*get_args(Prediction), OLD_DATA)
 _SYMBOLS = {r"\phi": "φ", r"\sigma": "σ", "_1": "₁", "_{90}": "₉₀", r"_\phi": "ᵩ", "^2": "²"}
 _CLASSES = ("good", "fair", "poor")
 _DIGEST = 12  # characters of a digest that are shown
@@ -106,7 +106,7 @@ def published_page(table: Mapping[str, Any] | None) -> Record:
 
 
 def prediction_table(rows: Sequence[Record]) -> Record:
-    """Predictors of the incident energy by selection: resolution, bias, pull width."""
+    """Predictors of a label by selection (resolution, bias, pull width), and losses of runs on older data sets."""
     chosen = [r for r in rows if r["observable"] in _PREDICTED]
     samples = list(dict.fromkeys(r["sample"] for r in chosen))
     return _pivot(chosen, samples, lambda r: (r["selection"], r["metric"]))

@@ -48,6 +48,7 @@ _WIDE = {
     "energy_prediction",
     "training_curves",
     "angular_dependence",
+    "attention",
 }
 
 

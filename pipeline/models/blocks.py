@@ -58,16 +58,30 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(B, N, W), (N, N) True where a row's token sees a column's, tokens before x, rotary angles -> (B, N, W)."""
         n, tokens, width = x.shape
-        split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
-        query, key = self.query_norm(query), self.key_norm(key)  # 2 x (B, H, N, W/H)
-        if angles is not None:
-            query, key = rotated(query, angles), rotated(key, angles)  # 2 x (B, H, N, W/H)
+        query, key, value = self._split(x, angles)  # 3 x (B, H, N, W/H)
         if memory is not None:
             key, value = memory.append(key, value)  # 2 x (B, H, M, W/H)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (B, H, N, W/H)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, tokens, width))  # (B, N, W)
         return out
+
+    def weights(self, x: Tensor, mask: Tensor | None = None, angles: Tensor | None = None) -> Tensor:
+        """(B, N, W), (N, N) who sees whom, rotary angles -> (B, H, N, N) shares that a row's token takes of each."""
+        query, key, _ = self._split(x, angles)  # 3 x (B, H, N, W/H)
+        products = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])  # (B, H, N, N)
+        if mask is not None:
+            products = products.masked_fill(~mask, -math.inf)  # (B, H, N, N)
+        return products.softmax(dim=3)  # (B, H, N, N)
+
+    def _split(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, W), rotary angles -> queries, keys and values of the heads."""
+        n, tokens, width = x.shape
+        split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
+        query, key = self.query_norm(query), self.key_norm(key)  # 2 x (B, H, N, W/H)
+        if angles is not None:
+            query, key = rotated(query, angles), rotated(key, angles)  # 2 x (B, H, N, W/H)
+        return query, key, value
 
 
 def feed_forward(width: int, ratio: float) -> nn.Sequential:

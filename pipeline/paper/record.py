@@ -130,7 +130,7 @@ def _below(plan: Plan) -> Iterator[Recorded]:
             yield _hashed(job.output, "record")
         elif job.stage == "predict":
             yield _hashed(job.output, "data")
-        elif job.stage in ("evaluate", "metrics"):
+        elif job.stage in ("evaluate", "examine", "metrics"):
             yield _hashed(job.output, "table")
         elif job.stage == "figures":
             yield from (_hashed(job.output.with_suffix(ending), "figure") for ending in (".pdf", ".png", ".json"))

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import HEADS, Architecture, MaskedViT, ShowerGenerator, ShowerVAE, ShowerVQVAE
+from pipeline.models import HEADS, Architecture, MaskedViT, ShowerGenerator, ShowerVAE, ShowerVQVAE, build_network
 from pipeline.training.checkpoint import TrainedModel
 from pipeline.training.fine_tuning import resized
 
@@ -77,6 +77,18 @@ def start_from(
             f"{type(parent.network).__name__}, which shares none; start from another run"
         )
     return fresh
+
+
+def in_the_place_of(parent: TrainedModel, child: TrainedModel) -> nn.Module:
+    """A network of the child's weights with the parent's data sets, standardisations and calibrations.
+
+    The child must have the parent's architecture, but for data sets and detectors.
+    """
+    network = build_network(replace(parent.architecture, detectors=child.architecture.detectors))
+    learned = {name for name, _ in network.named_parameters()}
+    weights = {n: v for n, v in child.network.state_dict().items() if n in learned or "codebook." in n}
+    network.load_state_dict({**parent.network.state_dict(), **weights})
+    return network
 
 
 def interpolated(parent: MaskedViT, own: MaskedViT) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-# Every sample, the Geant4 floor and every head against the held-out showers; then one table of all rows.
+# Every sample, the Geant4 floor and every head against the held-out showers, looks into runs; one table of all rows.
 
 
 rule evaluate:
@@ -22,9 +22,30 @@ rule evaluate:
         "caloforge evaluate --subject {wildcards.subject} --threads {threads} > {log} 2>&1"
 
 
+rule examine:
+    input:
+        unpack(lambda w: PLAN.examine_inputs(w.run)),
+    output:
+        f"{RESULTS}/examine/{{run}}.json",
+    log:
+        f"{LOGS}/examine/{{run}}.log",
+    wildcard_constraints:
+        run="|".join(PLAN.config.examined()) or "(?!)",
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+        gpu=0,
+    params:
+        key=lambda w: PLAN.examine_key(w.run),
+    message:
+        "look into {wildcards.run}"
+    shell:
+        "caloforge devices {resources.gpu} caloforge examine --run {wildcards.run} > {log} 2>&1"
+
+
 rule metrics:
     input:
-        [PATHS.evaluation(subject) for subject in PLAN.subjects()],
+        PLAN.evaluations(),
     output:
         f"{RESULTS}/metrics.json",
     log:
