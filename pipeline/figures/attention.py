@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.showers import COLOURS, corner, energy_norm
 from pipeline.figures.style import Look, heading, placeholder, shown
+from pipeline.figures.summary import number
 
 Tables = Mapping[str, Any]
 Drawn = tuple[Figure, dict[str, Any]]
@@ -35,9 +36,8 @@ def attention(tables: Tables) -> Drawn:
     blocks = [(run, block) for run, table in data.items() for block in range(len(table["from_asking"]))]
     heads = max(len(table["from_asking"][0]) for table in data.values())
     figure = Figure(figsize=(1.75 * (heads + 1) + 0.9, 1.45 * len(blocks) + 0.5))
-    axes = figure.subplots(
-        len(blocks), heads + 1, squeeze=False, sharex="row", sharey="row", gridspec_kw={"hspace": 0.1, "wspace": 0.08}
-    )
+    gaps = {"hspace": 0.1 if len(data) == 1 else 0.28, "wspace": 0.08}
+    axes = figure.subplots(len(blocks), heads + 1, squeeze=False, sharex="row", sharey="row", gridspec_kw=gaps)
     norm = PowerNorm(0.5, vmin=0.0, vmax=max(float(np.max(table["from_asking"])) for table in data.values()))
     for line, (run, block) in zip(axes, blocks, strict=True):
         table = data[run]
@@ -47,10 +47,12 @@ def attention(tables: Tables) -> Drawn:
                 ax.set_axis_off()
                 continue
             drawn = _map(ax, table, block, head, norm)
-    for head, ax in enumerate(axes[0][1:]):
-        ax.set_title(f"head {head + 1}")
+        for ax in line:
+            ax.tick_params(labelbottom=block == len(table["from_asking"]) - 1)
     for ax in axes[-1]:
         ax.set_xlabel("depth $z$ [mm]")
+    for head, ax in enumerate(axes[0][1:]):
+        ax.set_title(f"head {head + 1}")
     bar = figure.colorbar(drawn, ax=axes, pad=0.015, fraction=0.02, aspect=14 * len(blocks))
     bar.set_label("share of attention")
     return figure, data
@@ -113,7 +115,7 @@ def forgetting(tables: Tables) -> Drawn:
             places = np.arange(len(rows)) + 0.16 * (2 * shift - 1)
             values, errors = ([row[metric][key] or 0.0 for row in rows] for key in ("value", "error"))
             ax.errorbar(places, values, errors, **look.point_style() | {"markersize": 6}, label=label)
-        ax.set_xticks(range(len(rows)), [f"{shown(row['dataset'])}\nof {shown(row['parent'])}" for row in rows])
+        ax.set_xticks(range(len(rows)), [_forgotten(row) for row in rows])
         ax.tick_params(axis="x", which="minor", bottom=False, top=False)
         ax.set_xlim(-0.6, len(rows) - 0.4)
         ax.set_ylabel("loss on held-out showers")
@@ -123,3 +125,9 @@ def forgetting(tables: Tables) -> Drawn:
     for ax in axes[len(data) :]:
         ax.set_axis_off()
     return figure, data
+
+
+def _forgotten(row: Mapping[str, Any]) -> str:
+    """The data set, the parent, and the paired difference of the losses."""
+    difference = number(row["forgetting"]["value"], row["forgetting"]["error"])
+    return f"{shown(row['dataset'])} of {shown(row['parent'])}\nforgotten: {difference}"

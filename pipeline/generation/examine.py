@@ -79,6 +79,7 @@ def examine(
 # -------------------------------------------------------------------------------------- forgetting
 
 
+@torch.no_grad()
 def forgotten(
     config: Config, own: TrainedModel, parent: TrainedModel, dataset: str, parts: Sequence[Path], device: torch.device
 ) -> list[Row]:
@@ -109,6 +110,7 @@ def forgotten(
     ]
 
 
+@torch.no_grad()
 def block_losses(network: nn.Module, loader: Loader, domain: int, device: torch.device) -> Array:
     """Mean loss of each block of showers; blocks of one place have the same random numbers whatever the network."""
     means = []

@@ -41,7 +41,8 @@ def recorded(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
 
 def looked_at(weights: Tensor) -> Tensor:
     """(..., N) rows that sum to one -> (...) number of tokens they look at, 1 to N."""
-    return torch.special.entr(weights.double()).sum(dim=-1).exp()
+    entropy: Tensor = torch.special.entr(weights.double()).sum(dim=-1)
+    return entropy.exp()
 
 
 def attention_table(maps: list[Tensor], energy: Tensor, grid: Triple) -> dict[str, Any]:

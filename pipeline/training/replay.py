@@ -41,7 +41,8 @@ class Replay:
     def is_old(self, samples: int, n: int) -> NDArray[np.bool_]:
         """(n,) which of the showers after `samples` are replayed."""
         counts = np.floor(np.arange(samples, samples + n + 1) * self.share)
-        return np.diff(counts) > 0
+        old: NDArray[np.bool_] = np.diff(counts) > 0
+        return old
 
     def training_batch(
         self, samples: int, batch_size: int, rank: int = 0, world: int = 1, into: Buffers | None = None
