@@ -232,7 +232,7 @@ def _generate(plan: Plan, sample: str) -> Job:
 
 
 def _predict(plan: Plan, run: str) -> Job:
-    inputs = (plan.paths.model(run), *plan.reference_parts())
+    inputs = _flat(plan.predict_inputs(run))
     return Job("predict", run, plan.paths.prediction(run), plan.conditions_key(), inputs)
 
 

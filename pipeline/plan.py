@@ -182,6 +182,11 @@ class Plan:
         """Parts of the data set that everything is compared with."""
         return self.part_manifests(self.config.evaluation.reference) if self.config.evaluation else []
 
+    def predict_inputs(self, run: str) -> dict[str, Any]:
+        """What a head's predictions are made from."""
+        parts = [manifest for dataset in self.config.predicted_data(run) for manifest in self.part_manifests(dataset)]
+        return {"model": self.paths.model(run), "parts": parts}
+
     def evaluate_inputs(self, subject: str) -> dict[str, Any]:
         """What a sample, the floor or a head is evaluated from."""
         inputs: dict[str, Any] = {"parts": self.reference_parts()}

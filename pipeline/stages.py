@@ -183,7 +183,8 @@ def predict(plan: Plan, run: str) -> Path:
     from pipeline.generation.predict import predict as predict_run
 
     output = plan.paths.prediction(run)
-    predict_run(plan.config, run, plan.paths.model(run), _reference_parts(plan), output)
+    parts = {name: accepted(plan.part_manifests(name)) for name in plan.config.predicted_data(run)}
+    predict_run(plan.config, run, plan.paths.model(run), parts, output)
     return output
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from training_fixtures import CONTENT, TRAINING, ToyExperiment, make_toy_experiment
+from training_fixtures import CONTENT, MESH, TRAINING, ToyExperiment, make_toy_experiment
 
 from pipeline.config import AdaptSpec, ConfigError, HeadSpec, MaskedViTSpec, TrainingSpec, load_config
+from pipeline.data.merge import merge
 from pipeline.evaluation.label_predictions import accuracy, angle_error, cross_entropy
 from pipeline.evaluation.predictions import evaluate_predictions
 from pipeline.evaluation.summary import summarise
@@ -20,7 +21,7 @@ from pipeline.models import Architecture, build_network
 from pipeline.models.low_rank import merged_low_rank
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.models.tokens import patchify
-from pipeline.provenance import read_json
+from pipeline.provenance import read_json, write_json
 from pipeline.training.adaptation import AdaptationError, architecture_from, interpolated, start_from
 from pipeline.training.checkpoint import TrainedModel
 from pipeline.training.fine_tuning import anchors, choose_trained, level, overlap, parameter_groups, pull_back, resized
@@ -377,6 +378,33 @@ def test_predicted_labels_reach_the_metrics(toy, tmp_path, head, metrics):
     assert summarise(rows)["samples"] == []
     if head["predict"] == "energy_class":
         assert sum(map(sum, read_json(output)["tables"]["confusion"])) == 20
+
+
+def test_heads_that_tell_data_sets_apart_predict_all_of_them(toy, tmp_path):
+    small, first = {**TRAINING, "samples": 16}, CONTENT["datasets"]["toy"]
+    data = {"toy": {**first, "particle": "e-"}, "photons": {**first, "particle": "gamma"}}
+    plain = {"coarse": CONTENT["preprocessing"]["coarse"][:3]}
+    runs = {
+        "representation": {**CONTENT["runs"]["representation"], "training": small},
+        "particle": {**CONTENT["runs"]["energy"], "head": {"predict": "particle", "width": 4}, "data": [*data]},
+    }
+    runs["particle"]["training"] = small
+    config = toy.config(runs=runs, datasets=data, preprocessing=plain, samples={})
+    assert config.predicted_data("particle") == ["toy", "photons"]
+    transform = tmp_path / "transform.json"
+    write_json(transform, merge(toy.prefix, config.preprocessing["coarse"], MESH))
+    for name in runs:
+        asked = replace(toy.request(name, tmp_path, config), transforms=dict.fromkeys(data, transform))
+        both = {key: dict.fromkeys(data, getattr(asked, key)["toy"]) for key in ("parts", "prefix")}
+        train(replace(asked, **both))
+    table, output = tmp_path / "table.json", tmp_path / "evaluation.json"
+    predict(config, "particle", tmp_path / "particle" / "model.json", dict.fromkeys(data, toy.parts), table)
+    evaluate_predictions(config, "particle", table, toy.parts, output)
+    found = read_json(output)
+    assert np.sum(found["tables"]["confusion"], axis=1).tolist() == [20, 20]
+    accuracies = {row["sample"]: row["value"] for row in found["rows"] if row["metric"] == "accuracy"}
+    assert accuracies == {"particle": 0.5, "class_frequencies": 0.5}  # the same showers under two names
+    assert {row["reference"] for row in found["rows"]} == {"toy, photons"}
 
 
 def test_metrics_of_classes():

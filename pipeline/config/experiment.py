@@ -158,6 +158,13 @@ class Config(Spec):
         attended, asked = self.attended(), self.evaluation is not None and self.evaluation.forgetting
         return [run for run in self.runs if run in attended or (asked and self.old_data(run))]
 
+    def predicted_data(self, run: str) -> list[str]:
+        """Data sets whose held-out showers a head predicts: the reference, or all it tells apart."""
+        head = self.runs[run].head
+        if head and head.predict in ("particle", "detector"):
+            return list(self.runs[run].data)
+        return [self.evaluation.reference] if self.evaluation else []
+
     # ------------------------------------------------------------------------------ validation
 
     @model_validator(mode="after")

@@ -55,6 +55,7 @@ def evaluate_labels(config: Config, run: str, content: Mapping[str, Any], path: 
     of = {"angle": _angles, "classes": _classes}[content["kind"]]
     truth, sides = of(content, path, run)
     spec, rows = evaluation_of(config), []
+    asked = ", ".join(content.get("datasets", [spec.reference]))
     for name, metrics in sides.items():
         for metric, (function, values) in metrics.items():
             generator = generator_for(config.seed, "all", content["predict"], metric)
@@ -68,8 +69,8 @@ def evaluate_labels(config: Config, run: str, content: Mapping[str, Any], path: 
                 "bins": None,
                 "seed": config.seed,
             }
-            rows.append(complete(row, config, name))
-    table = {"kind": "labels", "run": run, "reference": spec.reference, "n": len(truth)}
+            rows.append(complete(row | {"reference": asked}, config, name))
+    table = {"kind": "labels", "run": run, "reference": asked, "n": len(truth)}
     write_json(output, {"rows": rows, "tables": {**table, **_confusion(content)}})
 
 

@@ -1,13 +1,13 @@
 """Predicted labels of the held-out showers: energies and angles with their uncertainty, or probabilities of classes.
 
-In: a model with a head, the reference data set's parts. Out: a JSON table, a row per shower in the order of the
-held-out set: incident_energy, predicted, sigma, visible_energy (all MeV); or kind angle: theta, predicted, sigma (rad);
-or kind classes: target, probability.
+In: a model with a head; the parts of the reference data set, or of all the run's where a head tells them apart. Out: a
+JSON table, a row per shower in the order of the held-out set: incident_energy, predicted, sigma, visible_energy (all
+MeV); or kind angle: theta, predicted, sigma (rad); or kind classes: target, probability.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,13 @@ class PredictionError(RuntimeError):
 
 
 @torch.no_grad()
-def predict(config: Config, run: str, model: Path, parts: Sequence[Path], output: Path) -> None:
-    """Write the table of `runs.<run>`; sigma is the spread of the predicted number itself."""
+def predict(
+    config: Config, run: str, model: Path, parts: Sequence[Path] | Mapping[str, Sequence[Path]], output: Path
+) -> None:
+    """Write the table of `runs.<run>`; sigma is the spread of the predicted number itself.
+
+    `parts` are those of the reference, or by data set: their held-out showers follow each other.
+    """
     trained = load_model(model)
     network, head = trained.network, trained.architecture.head
     if config.evaluation is None or head is None or not isinstance(network, HEADS):
@@ -41,18 +46,22 @@ def predict(config: Config, run: str, model: Path, parts: Sequence[Path], output
             f"{model}: expected an 'evaluation' section and a run with a head, got run '{run}' "
             f"of {type(network).__name__}"
         )
-    dataset = config.evaluation.reference
-    truth = held_out([Part.open(part) for part in parts], config.splits, "reference", config.evaluation.showers)
+    named = parts if isinstance(parts, Mapping) else {config.evaluation.reference: parts}
     training = TrainingSpec.model_validate(trained.manifest["spec"]["training"])
-    device, domain = device_of(training), trained.domain(dataset)
+    device, energies = device_of(training), []
     columns: Columns = {}
     with reproducible(training.threads, device):
         network.to(device)
-        for batch in Loader([StoreSource(truth, trained.transforms[dataset])], 0).in_order(_BATCH):
-            own = batch.to(device)
-            for name, values in predicted(network, own, torch.full_like(own.conditions.domain, domain)).items():
-                columns.setdefault(name, []).extend(values.tolist())
-    write_json(output, {**_known(network, head.predict, truth.incident_energy.astype(float).tolist()), **columns})
+        for dataset, own_parts in named.items():
+            opened, domain = [Part.open(part) for part in own_parts], trained.domain(dataset)
+            truth = held_out(opened, config.splits, "reference", config.evaluation.showers)
+            energies += truth.incident_energy.astype(float).tolist()
+            for batch in Loader([StoreSource(truth, trained.transforms[dataset])], 0).in_order(_BATCH):
+                own = batch.to(device)
+                for name, values in predicted(network, own, torch.full_like(own.conditions.domain, domain)).items():
+                    columns.setdefault(name, []).extend(values.tolist())
+    asked = {"datasets": list(named)} if len(named) > 1 else {}
+    write_json(output, {**_known(network, head.predict, energies), **asked, **columns})
 
 
 def predicted(network: torch.nn.Module, batch: Batch, domain: torch.Tensor) -> dict[str, torch.Tensor]:

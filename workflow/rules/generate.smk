@@ -22,8 +22,7 @@ rule generate:
 
 rule predict:
     input:
-        model=f"{RESULTS}/train/{{run}}/model.json",
-        parts=PLAN.reference_parts(),
+        unpack(lambda w: PLAN.predict_inputs(w.run)),
     output:
         f"{RESULTS}/predict/{{run}}.json",
     log:
