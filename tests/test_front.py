@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from training_fixtures import CONTENT
 
 from pipeline.config import load_config
 from pipeline.evaluation.cost import BINS, binned, costs
 from pipeline.figures import draw
+from pipeline.figures.front import apart
 from pipeline.provenance import read_json, write_json
 
 EVALUATIONS = {"slow": 17, "fast": 1}
@@ -59,3 +64,16 @@ def test_the_front_shows_what_was_measured(measured, tmp_path) -> None:
 def test_without_times_a_figure_says_so(figure, tmp_path) -> None:
     draw(figure, {"summary": {"lines": []}, "reference": ""}, tmp_path / "x.pdf", {})
     assert read_json(tmp_path / "x.json")["numbers"] == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.1, 1000), min_size=1, max_size=12))
+def test_names_stand_apart_in_the_order_of_their_heights(heights) -> None:
+    own = {str(i): height for i, height in enumerate(heights)}
+    placed = apart(own)
+    ordered = sorted(own, key=lambda name: own[name])
+    assert set(placed) == set(own)
+    assert all(placed[b] >= 1.2 * placed[a] for a, b in pairwise(ordered))
+    assert np.prod(list(placed.values())) == pytest.approx(np.prod(heights))
+    near = any(own[b] < 1.23 * own[a] for a, b in pairwise(ordered))
+    assert near or placed == pytest.approx(own)

@@ -13,11 +13,13 @@ from training_fixtures import CONTENT, ToyExperiment, make_toy_experiment
 from pipeline.config import DatasetSpec
 from pipeline.data.formats import READERS
 from pipeline.data.store import Part, held_out
+from pipeline.generation.energies import sample_layer_energies
 from pipeline.generation.generate import generate
 from pipeline.generation.model import GenerationError, GenerativeModel
 from pipeline.generation.noise import ShowerNoise
 from pipeline.generation.predict import PredictionError, predict
 from pipeline.generation.rescale import rescale_layers
+from pipeline.models import Conditions
 from pipeline.provenance import read_json
 from pipeline.training.trainer import train
 
@@ -68,6 +70,26 @@ def test_rescaling_keeps_ratios_above_the_cut():
     energy = np.array([1.0, 2.0, 0.01]).reshape(1, 3, 1, 1)
     made = rescale_layers(energy, np.array([[6.0]]), energy, CUT)
     assert np.allclose(made.ravel(), [2.0, 4.0, 0.0])
+
+
+# ------------------------------------------------------------------------------------ energies
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("heun", 24), ("dpm_solver", 8)])
+def test_an_energy_network_that_knows_nothing_leaves_normal_features_as_they_are(models, sampler, steps):
+    """Before training D is the exact denoiser of a standard normal, so any sampler must give back its noise."""
+    energies = GenerativeModel.load(models / "generator" / "model.json", "toy").network.energies
+    assert energies is not None
+    for weights in energies.out.parameters():
+        torch.nn.init.zeros_(weights)
+    n, layers = 200, energies.n_features - 1
+    incident, zeros = torch.full((n,), 1000.0), torch.zeros(n, dtype=torch.long)
+    conditions = Conditions(incident, torch.full((n,), np.pi / 2), zeros, torch.zeros(n, layers))
+    noise = ShowerNoise(3, np.arange(n)).normal(1 + layers)
+    made = sample_layer_energies(energies, conditions, noise, steps, sampler).sum(dim=1)
+    wanted = energies.layer_energies(noise, conditions).sum(dim=1)
+    assert torch.allclose(made, wanted, rtol=0.1)
+    assert float(made.std()) == pytest.approx(float(wanted.std()), rel=0.05)
 
 
 # ------------------------------------------------------------------------------------ generate

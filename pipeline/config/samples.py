@@ -31,7 +31,10 @@ class SamplingSpec(Spec):
         description="weight of the conditions: 0 without them, 1 as trained, above 1 stronger; needs "
         "condition_dropout in the run's model",
     )
-    energy_steps: PositiveInt | None = Field(None, description="Heun steps of the energy network; default: its own")
+    energy_steps: PositiveInt | None = Field(None, description="steps of the energy network; default: its own")
+    energy_sampler: Literal["heun", "dpm_solver"] = Field(
+        "heun", description="how the energy network takes them; dpm_solver needs 8 steps of one evaluation each"
+    )
     temperature: PositiveFloat = Field(1.0, description="autoregressive: divides the logits of the codes")
     top_k: PositiveInt | None = Field(None, description="autoregressive: draw among the k likeliest codes only")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(

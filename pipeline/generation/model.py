@@ -147,7 +147,8 @@ class GenerativeModel:
         noise = ShowerNoise(seed, filled, self.device)
         first = noise.normal(1 + self.transform.mesh.n_z)  # drawn with or without an energy network
         if self.network.energies is not None:
-            layers = sample_layer_energies(self.network.energies, conditions, first, spec.energy_steps)
+            how = spec.energy_steps, spec.energy_sampler
+            layers = sample_layer_energies(self.network.energies, conditions, first, *how)
             conditions = replace(conditions, layer_energy=layers)
         if spec.given_layers:
             mev = self._completed(asked, filled, conditions, noise, spec)
