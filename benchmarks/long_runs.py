@@ -2,7 +2,9 @@
 
 `long_runs(batches, parts)` trains a small network for that many batches, and ingests, preprocesses and merges that many
 small files, each in one process. Every few of them the process is looked at; a slope is that of a straight line through
-the second half, so that caches and pools are warm. Out: rows `{what, over, per_1000, last}`.
+the second half, so that caches and pools are warm, and its error that of a jackknife over `BLOCKS` stretches of it,
+which also sees values that hang together. Out: rows `{case, over, what, per_1000, error, last, flat}`, recorded with
+the digest of the code; a case that is recorded of this code is not run again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,15 @@ import numpy as np
 import psutil
 import yaml
 
+from pipeline.provenance import code_digest
+
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "long_runs.json"
 LOOKS = 60
+BLOCKS = 5
+SIGMAS = 3
+# growth per 1000 batches or parts that is none: with 1000 a day, less than 1 GB or 20 files in a year
+NOTHING = {"memory, MB": 2.0, "open files": 0.05, "threads": 0.05, "temporary files": 0.05, "log, kB": 1.0}
 MESH = {"cells": [4, 6, 5], "dr_mm": 2.0, "dz_mm": 3.0}
 CONTENT: dict[str, Any] = {
     "experiment": "long",
@@ -73,16 +83,26 @@ class Looks:
             }
         )
 
-    def rows(self, over: str) -> list[dict[str, Any]]:
-        """A row per quantity: growth per 1000 in the second half, and the last value."""
+    def rows(self, case: str, over: str) -> list[dict[str, Any]]:
+        """A row per quantity: growth per 1000 in the second half with its error, the last value, whether it is flat."""
         half = self.seen[len(self.seen) // 2 :]
         at = np.array([look["at"] for look in half], float)
         rows = []
         for what in list(half[0])[1:]:
             values = np.array([look[what] for look in half])
-            slope = float(np.polyfit(at, values, 1)[0]) * 1000
-            rows.append({"what": what, "over": over, "per_1000": round(slope, 4), "last": round(float(values[-1]), 3)})
+            slope, error = (1000 * number for number in line(at, values))
+            flat = slope <= max(NOTHING[what], SIGMAS * error)
+            numbers = {"per_1000": round(slope, 4), "error": round(error, 4), "last": round(float(values[-1]), 3)}
+            rows.append({"case": case, "over": over, "what": what, **numbers, "flat": bool(flat)})
         return rows
+
+
+def line(at: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Slope of the straight line, and its error: the jackknife over `BLOCKS` neighbouring stretches."""
+    slope = float(np.polyfit(at, values, 1)[0])
+    blocks = np.array_split(np.arange(len(at)), BLOCKS)
+    without = [np.polyfit(np.delete(at, block), np.delete(values, block), 1)[0] for block in blocks]
+    return slope, float(np.sqrt((BLOCKS - 1) * np.var(without)))
 
 
 def batches(folder: str, n: int) -> list[dict[str, Any]]:
@@ -105,7 +125,7 @@ def batches(folder: str, n: int) -> list[dict[str, Any]]:
 
     trainer.step = step
     stages.train(plan, "ssl")
-    return looks.rows(f"{done[0]} batches")
+    return looks.rows("batches", f"{done[0]} batches")
 
 
 def parts(folder: str, n: int) -> list[dict[str, Any]]:
@@ -119,7 +139,7 @@ def parts(folder: str, n: int) -> list[dict[str, Any]]:
         if i % max(1, n // LOOKS) == 0:
             looks.look(i)
     stages.merge(plan, "log", "siw", 1)
-    return looks.rows(f"{n} parts")
+    return looks.rows("parts", f"{n} parts")
 
 
 def _prepared(folder: Path, files: int, showers: int, samples: int) -> tuple[Any, Looks]:
@@ -148,18 +168,30 @@ def _prepared(folder: Path, files: int, showers: int, samples: int) -> tuple[Any
     return Plan.discover(load_config(content)), Looks(folder)
 
 
-def long_runs(n_batches: int = 10_000, n_parts: int = 1_000) -> list[dict[str, Any]]:
-    """Both, each in a fresh process."""
+def long_runs(n_batches: int = 10_000, n_parts: int = 1_000, known: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Both, each in a fresh process; without the cases that are known."""
     rows = []
     cases: list[tuple[Callable[[str, int], list[dict[str, Any]]], int]] = [(batches, n_batches), (parts, n_parts)]
     for function, n in cases:
-        with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows += pool.apply(function, (folder, n))
+        if function.__name__ not in known:
+            with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows += pool.apply(function, (folder, n))
     return rows
 
 
+def main() -> int:
+    """Run what is not recorded of this code; exit status 1 when something grows."""
+    code, stamp = code_digest()[:12], date.today().isoformat()
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    kept = [row for row in kept if row.get("code") == code]
+    found = long_runs(*(int(n) for n in sys.argv[1:]), known=[row["case"] for row in kept])
+    rows = [*kept, *({**row, "code": code, "date": stamp} for row in found)]
+    RESULTS.write_text(json.dumps(sorted(rows, key=lambda row: row["case"]), indent=1) + "\n")
+    for row in rows:
+        growth = f"{row['per_1000']:10} ± {row['error']} per 1000"
+        print(f"{row['over']:16} {row['what']:16} {growth}, last {row['last']}{'' if row['flat'] else ', GROWS'}")
+    return 0 if all(row["flat"] for row in rows) else 1
+
+
 if __name__ == "__main__":
-    found = long_runs(*(int(n) for n in sys.argv[1:]))
-    (ROOT / "benchmarks" / "results" / "long_runs.json").write_text(json.dumps(found, indent=1) + "\n")
-    for row in found:
-        print(f"{row['over']:16} {row['what']:16} {row['per_1000']:10} per 1000, last {row['last']}")
+    sys.exit(main())

@@ -1,8 +1,9 @@
-"""What docs/reliability.md says: crashes, faults, malformed input and long runs, measured by `make study-reliability`.
+"""What docs/reliability.md says: faults, long runs, malformed input and crashes, measured by `make study-reliability`.
 
-Runs (or with `--keep` takes what was recorded of) tests/crash_matrix.py, the fault tests, tests/fuzzing.py and
-benchmarks/long_runs.py, writes benchmarks/results/reliability.json and the tables between the marks of
-docs/reliability.md, with date and machine. Exit status 1 when something was lost, damaged or wrongly accepted.
+Each part runs in a process of its own, the short ones first, and leaves benchmarks/results/PART.json, whose rows carry
+the digest of the code; what stands there of this code is not measured again, so that a study that was interrupted goes
+on. `--only PART` measures some, `--keep` none; then the tables between the marks of the page are written, with dates,
+digests and machine. Exit status 1 when something was lost, damaged, wrongly accepted or grows.
 """
 
 from __future__ import annotations
@@ -21,65 +22,75 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from reliability_faults import FAULTS, Tests
+
+from pipeline.provenance import code_digest
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "benchmarks" / "results"
 WAYS = {"k": "killed", "l": "killed, unsynced lost", "f": "disk full", "t": "killed in a write"}
-# fault -> the tests that make it, as FILE::WORDS of their names
-FAULTS = {
-    "full disk": "test_faults.py::full_disk",
-    "read-only disk": "test_faults.py::read_only_disk",
-    "permission denied": "test_faults.py::permission",
-    "raw file vanishes while it is read": "test_faults.py::vanishes",
-    "raw file replaced under a running job": "test_faults.py::replaced_under",
-    "raw file replaced since the run began": "test_faults.py::replaced_since",
-    "raw file replaced with its size and date": "test_faults.py::keeps_size_and_date",
-    "any file of a store missing, empty, cut or flipped": "test_faults.py::any_damaged_file",
-    "manifest without store, store without manifest": "test_store.py::damage_is_found or without_manifest",
-    "truncated checkpoint": "test_training.py::damaged_checkpoint",
-    "interrupted download": "test_download.py::cut_connections or killed_download",
-    "two Snakemake runs at once; clocks that jump": "test_faults.py::two_snakemake",
-    "two jobs on one part at once": "test_faults.py::two_jobs",
-    "clock running backwards": "test_faults.py::runs_backwards",
-    "job killed by the kernel": "test_faults.py::job_killed",
-    "Dask worker killed by the kernel": "test_faults.py::dask_worker",
-    "Snakemake killed": "test_kill.py::killed_snakemake",
-    "a bad raw file in quarantine, and taken back": "test_quarantine.py::",
-    "wrong units, impossible numbers": "test_bad_numbers.py::",
-    "hostile files": "test_hostile.py::hostile or pickle",
+PARTS = {
+    "faults": ["benchmarks/reliability.py", "--faults"],
+    "long_runs": ["benchmarks/long_runs.py"],
+    "fuzzing": ["tests/fuzzing.py"],
+    "crashes": ["tests/crash_matrix.py", "--workers", str(min(2, multiprocessing.cpu_count()))],
 }
+Row = dict[str, Any]
 
 
-def faults() -> list[dict[str, Any]]:
-    """Cases, skipped ones and damaged ones, by fault; the tests run in one go."""
-    chosen = {name: tests.partition("::")[::2] for name, tests in FAULTS.items()}
-    wanted = " or ".join(f"({file.removesuffix('.py')} and ({words or 'test'}))" for file, words in chosen.values())
-    files = sorted({str(ROOT / "tests" / file) for file, _ in chosen.values()})
-    with tempfile.NamedTemporaryFile(suffix=".xml") as output:
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", f"--junitxml={output.name}"]
-        subprocess.run([*command, *files, "-k", wanted], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
-        cases = list(ElementTree.parse(output.name).iter("testcase"))
-    rows = []
-    for name, (file, words) in chosen.items():
-        of = [case for case in cases if file.removesuffix(".py") == case.get("classname", "").rpartition(".")[2]]
-        of = [case for case in of if any(word in case.get("name", "") for word in words.split(" or "))]
-        kinds = [[child.tag for child in case] for case in of]
-        damaged = sum("failure" in kind or "error" in kind for kind in kinds) + (not of)
-        rows.append(
-            {"fault": name, "cases": len(of), "skipped": sum("skipped" in k for k in kinds), "damaged": damaged}
-        )
-        print(f"{name:52} {len(of):3} cases, {damaged} damaged", flush=True)
+def rows_of(part: str) -> list[Row]:
+    """What is recorded of a part."""
+    path = RESULTS / f"{part}.json"
+    rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
     return rows
 
 
-def recorded(name: str, command: Sequence[str], keep: bool) -> Any:
-    """The record that a command writes; the one that lies there when it is to be kept."""
-    path = RESULTS / f"{name}.json"
-    if not (keep and path.exists()):
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
-        if done.returncode and not path.exists():
-            raise SystemExit(f"{' '.join(command)}: ended with {done.returncode}")
-    return json.loads(path.read_text())
+# ------------------------------------------------------------------------------------------ faults
+
+
+def faults() -> int:
+    """Run the tests of all faults in one go, and record cases, skipped ones and damaged ones by fault."""
+    code = code_digest()[:12]
+    known = rows_of("faults")
+    if [row["fault"] for row in known if row["code"] == code] == [fault for of in FAULTS.values() for fault in of]:
+        return 0
+    cases = _run({file for of in FAULTS.values() for tests in of.values() for file in tests})
+    rows = []
+    for kind, of in FAULTS.items():
+        for fault, tests in of.items():
+            counts = counted(tests, cases)
+            rows.append({"kind": kind, "fault": fault, **counts, "code": code, "date": date.today().isoformat()})
+            print(f"{fault:60} {counts['cases']:3} cases, {counts['damaged']} damaged", flush=True)
+    (RESULTS / "faults.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return 1 if any(row["damaged"] for row in rows) else 0
+
+
+def _run(files: set[str]) -> list[ElementTree.Element]:
+    """The cases of all tests that a fault names."""
+    wanted = {word for of in FAULTS.values() for tests in of.values() for words in tests.values() for word in words}
+    with tempfile.NamedTemporaryFile(suffix=".xml") as output:
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", f"--junitxml={output.name}"]
+        paths = [str(ROOT / "tests" / f"{file}.py") for file in sorted(files)]
+        subprocess.run([*command, *paths, "-k", " or ".join(sorted(wanted))], cwd=ROOT, check=False)
+        return list(ElementTree.parse(output.name).iter("testcase"))
+
+
+def counted(tests: Tests, cases: Sequence[ElementTree.Element]) -> Row:
+    """The tests of a fault, how many cases they have, and what became of them; a test that is missing is damage."""
+    names, found, missing = set(), [], 0
+    for file, words in tests.items():
+        for word in words:
+            of = [c for c in cases if c.get("classname", "").endswith(file) and word in c.get("name", "")]
+            missing += not of
+            found += [[child.tag for child in case] for case in of]
+            names |= {f"{file}::{case.get('name', '').partition('[')[0]}" for case in of}
+    damaged = sum("failure" in kind or "error" in kind for kind in found) + missing
+    skipped = sum("skipped" in kind for kind in found)
+    return {"tests": sorted(names), "cases": len(found), "skipped": skipped, "damaged": damaged}
+
+
+# -------------------------------------------------------------------------------------------- page
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -87,8 +98,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def crash_table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line per stage: operations, ends of each kind, and what was lost; in brackets those over its own output."""
+def crash_table(rows: Sequence[Row]) -> str:
+    """A line per stage: operations, ends of each kind, and what was lost; a + b: fresh, and over its own output."""
     lines, totals = [], dict.fromkeys([*WAYS, "lost"], 0)
     for stage in dict.fromkeys(row["stage"] for row in rows):
         of = [row for row in rows if row["stage"] == stage]
@@ -105,8 +116,43 @@ def crash_table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(["stage", "operations", *WAYS.values(), "lost"], lines)
 
 
-def _cases(row: dict[str, Any]) -> str:
-    return f"{row['cases']} ({row['skipped']} skipped)" if row["skipped"] else str(row["cases"])
+def fault_table(rows: Sequence[Row]) -> str:
+    """A line per fault, under the kind of fault, with the tests that make it."""
+    lines: list[Sequence[Any]] = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        of = [row for row in rows if row["kind"] == kind]
+        lines.append([f"**{kind}**", "", f"**{sum(r['cases'] for r in of)}**", f"**{sum(r['damaged'] for r in of)}**"])
+        for row in of:
+            cases = f"{row['cases']} ({row['skipped']} skipped)" if row["skipped"] else row["cases"]
+            lines.append([row["fault"], "<br>".join(f"`{test}`" for test in row["tests"]), cases, row["damaged"]])
+    return markdown(["fault", "tests", "cases", "damaged"], lines)
+
+
+def input_table(rows: Sequence[Row]) -> str:
+    """A line per kind of input, and the sums."""
+    inputs = [[r["target"], r["inputs"], r["refused"], r["read"], r["died"]] for r in rows]
+    sums = [f"**{sum(column)}**" for column in zip(*(line[1:] for line in inputs), strict=True)]
+    return markdown(["input", "tried", "refused", "read right", "ended the process"], [*inputs, ["**all**", *sums]])
+
+
+def long_table(rows: Sequence[Row]) -> str:
+    """A line per quantity: its slope with the error, and where it ended."""
+    lines = [[r["over"], r["what"], f"{r['per_1000']:.2g} ± {r['error']:.1g}", f"{r['last']:.4g}"] for r in rows]
+    return markdown(["over", "what", "growth per 1000", "at the end"], lines)
+
+
+def made(parts: dict[str, list[Row]]) -> str:
+    """When, where and on which code each part was measured."""
+    of: dict[tuple[str, ...], list[str]] = {}
+    for part, rows in parts.items():
+        codes = tuple(sorted({row["code"] for row in rows}))
+        days = sorted({row["date"] for row in rows})
+        of.setdefault((*codes, "|", *dict.fromkeys((days[0], days[-1]))), []).append(part.replace("_", " "))
+    lines = []
+    for key, names in of.items():
+        codes, days = " ".join(key).split(" | ")
+        lines.append(f"{', '.join(names)}: {' to '.join(days.split())}, code {', '.join(codes.split())}")
+    return f"Measured on {platform.machine()}, {multiprocessing.cpu_count()} cores. {'; '.join(lines)}."
 
 
 def page(parts: dict[str, str]) -> str:
@@ -118,41 +164,29 @@ def page(parts: dict[str, str]) -> str:
     return text
 
 
+def wrong(parts: dict[str, list[Row]]) -> bool:
+    """Whether something was lost, damaged or grows; what is wrongly accepted is not recorded, its script fails."""
+    rows = [row for of in parts.values() for row in of]
+    return any(row.get("lost") or row.get("damaged") or not row.get("flat", True) for row in rows)
+
+
 def main() -> int:
-    """Run, write, and say what was wrong."""
-    parser = argparse.ArgumentParser(description="Crashes, faults, malformed input, long runs: the page's tables.")
-    parser.add_argument("--keep", action="store_true", help="take recorded crashes, inputs and long runs as they are")
-    parser.add_argument("--keep-faults", action="store_true", help="take the recorded faults too")
+    """Measure what is missing, write the page, and say whether something was wrong."""
+    parser = argparse.ArgumentParser(description="Faults, long runs, malformed input, crashes: the page's tables.")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure")
+    parser.add_argument("--keep", action="store_true", help="measure nothing, write the page from what is recorded")
+    parser.add_argument("--faults", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    path = RESULTS / "reliability.json"
-    crashes = recorded("crashes", ["tests/crash_matrix.py"], options.keep)
-    fuzzing = recorded("fuzzing", ["tests/fuzzing.py"], options.keep)
-    long_runs = recorded("long_runs", ["benchmarks/long_runs.py"], options.keep)
-    kept = options.keep_faults and path.exists()
-    found = json.loads(path.read_text())["faults"] if kept else faults()
-    made = f"Measured {date.today().isoformat()} on {platform.machine()}, {multiprocessing.cpu_count()} cores."
-    whole = {"made": made, "crashes": crashes, "faults": found, "fuzzing": fuzzing, "long_runs": long_runs}
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    inputs = [[r["target"], r["inputs"], r["refused"], r["read"], r["died"]] for r in fuzzing]
-    sums = [sum(column) for column in zip(*(line[1:] for line in inputs), strict=True)]
-    parts = {
-        "made": made,
-        "crashes": crash_table(crashes),
-        "faults": markdown(
-            ["fault", "cases", "damaged"],
-            [[r["fault"], _cases(r), r["damaged"]] for r in found],
-        ),
-        "inputs": markdown(
-            ["input", "tried", "refused", "read right", "ended the process"],
-            [*inputs, ["**all**", *(f"**{n}**" for n in sums)]],
-        ),
-        "long runs": markdown(
-            ["over", "what", "growth per 1000", "at the end"],
-            [[r["over"], r["what"], f"{r['per_1000']:.3g}", f"{r['last']:.4g}"] for r in long_runs],
-        ),
-    }
-    PAGE.write_text(page(parts), encoding="utf-8")
-    return 1 if any(row["lost"] for row in crashes) or any(row["damaged"] for row in found) else 0
+    if options.faults:
+        return faults()
+    failed = False
+    for part in [] if options.keep else [part for part in PARTS if part in options.only]:
+        failed |= subprocess.run([sys.executable, *PARTS[part]], cwd=ROOT, check=False).returncode != 0
+    parts = {part: rows for part in PARTS if (rows := rows_of(part))}
+    tables = {"faults": fault_table, "long_runs": long_table, "fuzzing": input_table, "crashes": crash_table}
+    texts = {part.replace("_", " "): tables[part](rows) for part, rows in parts.items()}
+    PAGE.write_text(page({"made": made(parts), **texts}), encoding="utf-8")
+    return 1 if failed or wrong(parts) else 0
 
 
 if __name__ == "__main__":

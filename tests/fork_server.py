@@ -17,6 +17,10 @@ import sys
 import traceback
 from pathlib import Path
 
+LATER = (
+    *("matplotlib.backends.backend_pdf", "matplotlib.backends.backend_agg", "matplotlib.style"),
+    *("zarr.storage", "array_api_compat.numpy", "torch._dynamo", "torch.utils.serialization"),
+)
 WITHOUT = ("pipeline.__main__", "pipeline.simulation.geant4")  # the command itself, and optional software
 
 
@@ -27,7 +31,7 @@ def import_everything() -> None:
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         if not module.name.startswith(WITHOUT):
             importlib.import_module(module.name)
-    for name in ("matplotlib.backends.backend_pdf", "matplotlib.backends.backend_agg", "zarr.storage", "torch._dynamo"):
+    for name in LATER:
         importlib.import_module(name)
 
 

@@ -1,7 +1,8 @@
 """Malformed input for every reader, drawn by hypothesis: raw files, configuration, records, checkpoints, models.
 
 `python tests/fuzzing.py [N [TARGET ...]]` tries N inputs (default 10,000), shared among the targets, prints what
-became of them and puts it into benchmarks/results/fuzzing.json. A target draws one input and says `refused` (by the
+became of them and puts it into benchmarks/results/fuzzing.json with the digest of the code; a target of which that many
+are recorded of this code is not tried again. A target draws one input and says `refused` (by the
 error of its reader, which names the file), `read` (to what is right), or fails: another exception is a traceback, and
 something that must not be read a wrong acceptance. Bytes flipped at random in HDF5 are read in a process of their own:
 `died` counts the times that the HDF5 library took it along.
@@ -20,6 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ from pipeline.data.formats.binning import read_binning
 from pipeline.data.ingest import ingest
 from pipeline.data.store import Part, StoreError
 from pipeline.plan import Plan
-from pipeline.provenance import ProvenanceError, write_json
+from pipeline.provenance import ProvenanceError, code_digest, write_json
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "fuzzing.json"
 LAYOUTS = sorted(READERS)
@@ -471,11 +473,16 @@ def tried(name: str, n: int, derandomize: bool = False) -> Counter[str]:
     return outcomes
 
 
-def record(name: str, outcomes: Counter[str]) -> None:
+def recorded() -> dict[str, dict[str, Any]]:
+    """The rows that are recorded, by target."""
+    return {row["target"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+
+
+def record(name: str, outcomes: Counter[str], code: str) -> None:
     """Put a target's outcomes among the recorded ones."""
-    rows = {row["target"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     ends = {end: outcomes[end] for end in ("refused", "read", "died")}
-    rows[name] = {"target": name, "inputs": sum(outcomes.values()), **ends}
+    stamp = {"code": code, "date": date.today().isoformat()}
+    rows = {**recorded(), name: {"target": name, "inputs": sum(outcomes.values()), **ends, **stamp}}
     RESULTS.write_text(json.dumps([rows[target] for target in TARGETS if target in rows], indent=1) + "\n")
 
 
@@ -486,15 +493,18 @@ def main() -> int:
     logging.disable(logging.WARNING)
     os.fsync = lambda _: None  # type: ignore[assignment]
     n, chosen, wrong = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sys.argv[2:] or list(TARGETS), 0
+    code, known = code_digest()[:12], recorded()
     for name in chosen:
-        started = time.monotonic()
+        started, wanted = time.monotonic(), round(TARGETS[name][0] * n) + 1
+        if name in known and known[name].get("code") == code and known[name]["inputs"] >= wanted:
+            continue
         try:
-            outcomes = tried(name, round(TARGETS[name][0] * n) + 1)
+            outcomes = tried(name, wanted)
         except Exception as error:
             wrong += 1
             print(f"{name}: {type(error).__name__}: {error}")
             continue
-        record(name, outcomes)
+        record(name, outcomes, code)
         print(f"{name:32} {dict(outcomes)}  {time.monotonic() - started:.0f} s", flush=True)
     return 1 if wrong else 0
 

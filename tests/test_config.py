@@ -89,6 +89,14 @@ def test_what_cannot_work_is_refused(test_config, change, message) -> None:
         load_config(test_config)
 
 
+def test_a_generator_needs_a_recipe_with_an_inverse(test_config) -> None:
+    test_config["preprocessing"]["log"].insert(2, "layer_fractions")
+    load_config(test_config)
+    test_config["runs"]["generator"]["model"]["layer_energies"] = None
+    with pytest.raises(ConfigError, match=r"samples.generator.run: expected a recipe with an inverse, got 'log'"):
+        load_config(test_config)
+
+
 def test_a_head_may_not_see_its_label_in_its_recipe(test_config) -> None:
     test_config["preprocessing"]["log"].insert(2, "divide_by_incident_energy")
     with pytest.raises(ConfigError, match="predicts 'incident_energy', but recipe 'log' of run 'representation'"):

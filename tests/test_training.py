@@ -187,9 +187,12 @@ def test_metrics_hold_the_whole_run(generator):
 def test_a_loss_that_is_not_finite_stops_before_the_step(toy, tmp_path, monkeypatch):
     request = toy.request("generator", tmp_path)
     monkeypatch.setattr(trainer, "losses", lambda *_: {"cells_nll": torch.tensor(float("nan"), requires_grad=True)})
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("the optimiser took a step"))
     with pytest.raises(TrainingError, match=r"runs\.generator: expected a finite loss after 0 showers.*learning_rate"):
         train(request)
     assert not request.manifest.exists()
+    record = read_json(request.folder / "checkpoints" / "nonfinite-0.json")
+    assert record["samples"] == 0 and len(record["showers"]) == request.spec.training.batch_size
 
 
 def test_a_diffusion_needs_a_standardised_recipe(toy, tmp_path):

@@ -400,6 +400,7 @@ class Config(Spec):
                 errors.append(
                     f"samples.{name}.given_layers: expected a run of an autoregressive model, got '{sample.run}'"
                 )
+            errors += self._inverse_errors(name, sample.run)
             if sample.guidance != 1 and not getattr(self.model_of(sample.run), "condition_dropout", 0):
                 errors.append(
                     f"samples.{name}.guidance: expected 1 for a run without condition_dropout, got "
@@ -417,6 +418,18 @@ class Config(Spec):
                     f"evaluation.rebin: expected divisors of the mesh {list(cells)}, got {list(self.evaluation.rebin)}"
                 )
         return errors
+
+    def _inverse_errors(self, sample: str, run: str) -> list[str]:
+        """Before days of training: a recipe whose inverse the run's model could not give its numbers."""
+        model, recipe = self.model_of(run), self.runs[run].recipe
+        if not isinstance(model, GeneratorSpec) or model.layer_energies is not None:
+            return []
+        if not any(step.name == "layer_fractions" for step in self.preprocessing[recipe].steps):
+            return []
+        return [
+            f"samples.{sample}.run: expected a recipe with an inverse, got '{recipe}' of run '{run}', whose "
+            "layer_fractions need layer energies that the model does not make; give the model layer_energies"
+        ]
 
     # ----------------------------------------------------------------------------------- smoke
 

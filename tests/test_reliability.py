@@ -1,0 +1,83 @@
+"""What `make study-reliability` says: the slopes it takes, the tests it names, and a share of its long runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from workflow_fixtures import REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.fixture
+def long_runs() -> Any:
+    """The benchmark's module."""
+    import long_runs
+
+    return long_runs
+
+
+def test_the_error_of_a_slope_covers_how_it_scatters(long_runs: Any) -> None:
+    """Over many noisy lines the slopes deviate from the true one by as much as their errors say."""
+    rng, at, true = np.random.default_rng(3), np.arange(30.0), 0.25
+    found = np.array([long_runs.line(at, true * at + rng.normal(size=30)) for _ in range(400)])
+    pull = (found[:, 0] - true) / found[:, 1]
+    assert abs(np.median(pull)) < 0.15
+    assert 0.55 < np.mean(np.abs(pull) < 1) < 0.8 and np.mean(np.abs(pull) < 3) > 0.93
+
+
+def test_growth_is_told_from_its_noise(long_runs: Any, tmp_path: Path) -> None:
+    looks = long_runs.Looks(tmp_path)
+    rng = np.random.default_rng(1)
+    steady = {"open files": 7, "threads": 3, "log, kB": 1.0}
+    for at in range(0, 6000, 100):
+        scatter = {"memory, MB": 300 + rng.normal(), "temporary files": at / 1000}
+        looks.seen.append({"at": at, **scatter, **steady})
+    flat = {row["what"]: row["flat"] for row in looks.rows("batches", "6000 batches")}
+    assert flat == {**dict.fromkeys(steady, True), "memory, MB": True, "temporary files": False}
+
+
+def test_each_fault_names_tests_that_are_there() -> None:
+    from reliability_faults import FAULTS
+
+    for fault, tests in [item for of in FAULTS.values() for item in of.items()]:
+        for file, words in tests.items():
+            names = re.findall(r"^def (test_\w+)", (REPOSITORY / "tests" / f"{file}.py").read_text(), re.M)
+            for word in words:
+                end = word.partition("[")[0]
+                fine = [name for name in names if (name.endswith(end) if "[" in word else end in name)]
+                assert len(fine) == 1, (fault, file, word, fine)
+
+
+def test_what_became_of_a_fault_is_counted() -> None:
+    from reliability import counted, wrong
+
+    suite = ElementTree.fromstring(
+        """<s><testcase classname="tests.test_a" name="test_full_disk[1]"/>
+        <testcase classname="tests.test_a" name="test_full_disk[2]"><failure/></testcase>
+        <testcase classname="tests.test_a" name="test_other"><skipped/></testcase>
+        <testcase classname="tests.test_b" name="test_full_disk_too"><error/></testcase></s>"""
+    )
+    cases = list(suite.iter("testcase"))
+    row = counted({"test_a": ("full_disk",)}, cases)
+    assert row == {"tests": ["test_a::test_full_disk"], "cases": 2, "skipped": 0, "damaged": 1}
+    assert counted({"test_a": ("other",), "test_b": ("full",)}, cases)["skipped"] == 1
+    gone = counted({"test_a": ("renamed",)}, cases)
+    assert gone["damaged"] == 1 and wrong({"faults": [gone]})
+
+
+@pytest.mark.slow
+def test_neither_batches_nor_parts_leave_something_open(long_runs: Any) -> None:
+    rows = {(row["case"], row["what"]): row for row in long_runs.long_runs(400, 60)}
+    for case in ("batches", "parts"):
+        for what in ("open files", "threads", "temporary files"):
+            assert rows[case, what]["flat"], rows[case, what]
+        assert rows[case, "temporary files"]["last"] == 0
