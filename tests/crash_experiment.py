@@ -110,7 +110,8 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 AGAIN = ("simulate", "ingest", "preprocess", "merge", "export-dense")  # killed over their own earlier output too
-SHARED = ("train slice",)  # the next slice goes on in the same folder, so a slice alone is compared with itself
+# the next slice goes on in the same folder, so a slice alone is compared with itself, and the next one comes behind it
+SHARED = {"train slice": ("train", "--run", "generator")}
 
 
 def finished(running: Server, folder: Path) -> Workspace:

@@ -89,6 +89,7 @@ def walk(
     """End the stage at each of its operations (or at `most` of them, first and last included) and run it again."""
     arguments, made = STAGES[stage]
     right, known = workspace.digests(), showers(workspace)
+    whole = right
     found = Found(stage, how, place)
 
     def prepare() -> None:
@@ -137,6 +138,10 @@ def walk(
             found.lost.append(f"{where}: left {[p.name for p in left]}")
             for path_left in left:
                 shutil.rmtree(path_left) if path_left.is_dir() else path_left.unlink()
+    if stage in SHARED:
+        undisturbed(running, workspace, SHARED[stage])
+        if workspace.digests() != whole:
+            found.lost.append(f"{stage}: the stage behind it makes other bytes")
     return found
 
 
