@@ -32,8 +32,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "long_runs.json"
 LOOKS = 60
 BLOCKS = 5
 SIGMAS = 3
-# growth per 1000 batches or parts that is none: with 1000 a day, less than 1 GB or 20 files in a year
-NOTHING = {"memory, MB": 2.0, "open files": 0.05, "threads": 0.05, "temporary files": 0.05, "log, kB": 1.0}
+# growth per 1000 that is none: with 1000 a day, less than 1 GB or 20 files in a year, and a line of log each
+NOTHING = {"memory, MB": 2.0, "open files": 0.05, "threads": 0.05, "temporary files": 0.05, "log, kB": 100.0}
 MESH = {"cells": [4, 6, 5], "dr_mm": 2.0, "dz_mm": 3.0}
 CONTENT: dict[str, Any] = {
     "experiment": "long",

@@ -145,8 +145,8 @@ def made(parts: dict[str, list[Row]]) -> str:
     """When, where and on which code each part was measured."""
     of: dict[tuple[str, ...], list[str]] = {}
     for part, rows in parts.items():
-        codes = tuple(sorted({row.get("code", "before") for row in rows}))
-        days = sorted({row.get("date", "earlier") for row in rows})
+        codes = tuple(sorted({row["code"] for row in rows}))
+        days = sorted({row["date"] for row in rows})
         of.setdefault((*codes, "|", *dict.fromkeys((days[0], days[-1]))), []).append(part.replace("_", " "))
     lines = []
     for key, names in of.items():

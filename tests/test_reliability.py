@@ -80,4 +80,3 @@ def test_neither_batches_nor_parts_leave_something_open(long_runs: Any) -> None:
     for case in ("batches", "parts"):
         for what in ("open files", "threads", "temporary files"):
             assert rows[case, what]["flat"], rows[case, what]
-        assert rows[case, "temporary files"]["last"] == 0
