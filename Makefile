@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 CORES ?= all
 
-.PHONY: help env demo test test-slow test-slurm test-browser test-crash bench-simulate bench-data bench-evaluate bench-train bench-generate bench-gpu bench-scale study-perturbations study-reliability check format clean clean-results
+.PHONY: help env demo test test-slow test-slurm test-browser test-crash bench-simulate bench-data bench-evaluate bench-train bench-generate bench-gpu bench-scale study study-perturbations study-reliability check format clean clean-results
 
 help:
 	@echo "make demo    real Geant4 showers through the whole chain, to results/demo/report.html (minutes)"
@@ -69,6 +69,11 @@ study-reliability: env
 
 bench-scale: env
 	python benchmarks/scale.py
+
+study: env  # STUDY=masking_ratio, or another of config/experiments/
+	@caloforge unlock
+	snakemake --cores $(CORES) --configfile config/experiments/$(STUDY).yaml
+	python benchmarks/studies.py $(STUDY)
 
 study-perturbations: env
 	@caloforge unlock

@@ -250,6 +250,16 @@ def _metrics(plan: Plan) -> Job:
     return Job("metrics", "", plan.paths.metrics, digest_of(plan.subjects()), tuple(plan.evaluations()))
 
 
+def _probe(plan: Plan, encoder: str) -> Job:
+    inputs = _flat(plan.probe_inputs(encoder))
+    return Job("probe", encoder, plan.paths.probe(encoder), plan.probe_key(encoder), inputs)
+
+
+def _study(plan: Plan) -> Job:
+    inputs = tuple(plan.paths.probe(encoder) for encoder in plan.probed())
+    return Job("study", "", plan.paths.study, plan.study_key(), inputs)
+
+
 def _figures(plan: Plan, figure: str) -> Job:
     return Job("figures", figure, plan.paths.figure(figure), plan.figures_key(), tuple(plan.tables()))
 
@@ -275,6 +285,8 @@ JOBS: dict[str, Callable[..., Job]] = {
     "evaluate": _evaluate,
     "examine": _examine,
     "metrics": _metrics,
+    "probe": _probe,
+    "study": _study,
     "figures": _figures,
     "report": _report,
     "paper": _paper,
@@ -288,7 +300,13 @@ def _flat(inputs: Mapping[str, Any]) -> tuple[Path, ...]:
 def jobs(plan: Plan) -> list[Job]:
     """All jobs of the experiment, in the order of work."""
     config = plan.config
-    pairs = sorted({(run.recipe, dataset) for run in config.runs.values() for dataset in run.data})
+    read = {(run.recipe, dataset) for run in config.runs.values() for dataset in run.data}
+    probed = (
+        {(plan.probed_recipe(e), d) for e in plan.probed() for d in config.study.labelled_data}
+        if config.study
+        else set()
+    )
+    pairs = sorted(read | probed)
     datasets = {d for _, d in pairs} | ({config.evaluation.reference} if config.evaluation else set())
     datasets = datasets if plan.config.runs or config.evaluation else set(config.datasets)
     made = [sample for sample in config.samples if sample not in config.file_samples()]
@@ -308,6 +326,8 @@ def jobs(plan: Plan) -> list[Job]:
         *(_evaluate(plan, subject) for subject in plan.subjects()),
         *(_examine(plan, run) for run in config.examined()),
         *([_metrics(plan)] if config.evaluation else []),
+        *(_probe(plan, encoder) for encoder in plan.probed()),
+        *([_study(plan)] if config.study else []),
         *(_figures(plan, figure) for figure in plan.figures() if report),
         *([_report(plan)] if report else []),
     ]

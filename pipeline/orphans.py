@@ -18,7 +18,7 @@ from pipeline.plan import Plan
 from pipeline.provenance import is_leftover
 from pipeline.survey import folder_bytes
 
-_NAMED_STAGES = ("merge", "generate", "ingest", "predict", "evaluate", "examine", "figures")
+_NAMED_STAGES = ("merge", "generate", "ingest", "predict", "evaluate", "examine", "probe", "figures")
 
 
 @dataclass(frozen=True)

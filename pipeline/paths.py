@@ -107,6 +107,15 @@ class Paths:
         """Rows and tables of a sample, of the floor, or of a head."""
         return self.results / "evaluate" / f"{subject}.json"
 
+    def probe(self, encoder: str) -> Path:
+        """Errors of all heads on an encoder of the study, or of its baselines."""
+        return self.results / "probe" / f"{encoder}.json"
+
+    @property
+    def study(self) -> Path:
+        """What the study found, as records; its summary is beside it."""
+        return self.results / "study" / "metrics.json"
+
     @property
     def metrics(self) -> Path:
         """All metric rows of the experiment."""

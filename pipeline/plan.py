@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, ConfigError, FilesSampleSpec, SampleSpec, digest_of, load_config
+from pipeline.config.study import SUBJECT_OF_BASELINES
 from pipeline.paths import FINGERPRINTS, Paths
 from pipeline.provenance import FingerprintCache, ProvenanceError, file_digest, read_json, write_json
 from pipeline.raw_files import RawFile, find_raw_files, simulate_key, simulated_parts
@@ -226,7 +227,29 @@ class Plan:
         """All that figures are drawn from."""
         models = [self.paths.model(run) for run in self.config.runs]
         evaluations = self.evaluations()
-        return [*models, *evaluations, *([self.paths.metrics] if evaluations else [])]
+        study = [self.paths.study] if self.config.study else []
+        return [*models, *evaluations, *([self.paths.metrics] if evaluations else []), *study]
+
+    def probed(self) -> list[str]:
+        """What a study reads: its encoders, and the baselines."""
+        return [*self.config.study.encoders(), SUBJECT_OF_BASELINES] if self.config.study else []
+
+    def probed_recipe(self, encoder: str) -> str:
+        """The recipe that an encoder reads showers through; baselines take the first one's."""
+        study = self.config.study
+        assert study is not None
+        return self.config.runs[encoder if encoder in study.encoders() else next(iter(study.encoders()))].recipe
+
+    def probe_inputs(self, encoder: str) -> dict[str, Any]:
+        """What an encoder is probed with: labelled showers, its recipe fitted to them, and, but for baselines, it."""
+        study = self.config.study
+        assert study is not None
+        recipe = self.probed_recipe(encoder)
+        inputs: dict[str, Any] = {
+            "parts": [manifest for data in study.labelled_data for manifest in self.part_manifests(data)],
+            "transforms": [self.paths.transform(recipe, data) for data in study.labelled_data],
+        }
+        return inputs | ({"model": self.paths.model(encoder)} if encoder in study.encoders() else {})
 
     def subjects(self) -> list[str]:
         """What is evaluated: the Geant4 floor, known faults of it, every sample, every head."""
@@ -238,21 +261,23 @@ class Plan:
     def figures(self) -> list[str]:
         """The figures that this experiment can draw."""
         config = self.config
+        study = ["study"] if config.study else []
         if config.evaluation is None:
-            return [f for f in config.figures.draw if f == "training_curves" and config.runs]
+            return [*study, *(f for f in config.figures.draw if f == "training_curves" and config.runs)]
         skip = set() if config.head_runs() else {"energy_prediction", "pulls"}
         skip |= set() if config.runs else {"training_curves"}
         skip |= set() if config.attended() else {"attention"}
         skip |= set() if any(self._old_data(run) for run in config.runs) else {"forgetting"}
         skip |= set() if config.samples else {"shower_images", "shower_unrolled", "shower_space", "average_showers"}
-        return [f for f in config.figures.draw if f not in skip]
+        return [*study, *(f for f in config.figures.draw if f not in skip and f != "study")]
 
     def targets(self) -> list[Path]:
         """The final files of the workflow."""
         models = [self.paths.model(run) for run in self.config.runs]
         if not models and self.config.evaluation is None:
             return [m for dataset in self.config.datasets for m in self.part_manifests(dataset)]
-        return [*models, *([self.paths.metrics] if self.config.evaluation else []), self.paths.report]
+        study = [self.paths.study] if self.config.study else []
+        return [*models, *study, *([self.paths.metrics] if self.config.evaluation else []), self.paths.report]
 
     # ------------------------------------------------------------------------------ keys of jobs
 
@@ -303,6 +328,20 @@ class Plan:
         assert self.config.evaluation is not None
         spec = self.config.evaluation.digest(exclude={"sensitivity", "published", "forgetting"})
         return digest_of([spec, self.config.splits.digest(), self.config.seed])
+
+    def probe_key(self, encoder: str) -> str:
+        """All that shapes a table of errors, given the encoder, the recipe and the showers."""
+        study = self.config.study
+        assert study is not None
+        place = study.encoders().get(encoder, ())
+        return digest_of(
+            [study.probe_content(), place, len(study.seeds), self.config.splits.digest(), self.config.seed]
+        )
+
+    def study_key(self) -> str:
+        """All that shapes what a study says, given the tables of errors."""
+        study = self.config.study
+        return digest_of([study.digest(), self.config.experiment, self.probed()]) if study else ""
 
     def figures_key(self) -> str:
         """All that shapes the figures, given the tables."""

@@ -19,6 +19,7 @@ This page is made by `caloforge config reference`; `<name>` stands for a name of
 | `test.yaml` | the whole pipeline on parametric showers, for tests |
 | `experiments/full.yaml` | both detectors on the full mesh, for a GPU |
 | `experiments/front.yaml` | the families of generators on the same Geant4 showers: quality against time |
+| `experiments/data_efficiency.yaml` | few labels, with a pre-trained encoder and without; more in docs/studies.md |
 | `experiments/perturbations.yaml` | what each metric sees of known faults; trains nothing |
 
 | key | type | default | meaning |

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ConfigError, DatasetSpec, FilesSampleSpec, SampleSpec, digest_of
 from pipeline.plan import Plan
-from pipeline.provenance import code_digest, file_digest, fingerprint, read_json, write_json
+from pipeline.provenance import atomic_path, code_digest, file_digest, fingerprint, read_json, write_json
 from pipeline.quarantine import accepted, pass_on, quarantined, write_refusal
 
 if TYPE_CHECKING:
@@ -225,6 +225,33 @@ def metrics(plan: Plan) -> Path:
     return plan.paths.metrics
 
 
+def probe(plan: Plan, encoder: str) -> Path:
+    """Measure the errors of all heads on an encoder of the study, or of its baselines."""
+    from pipeline.studies.probe import probe as probe_encoder
+
+    if plan.config.study is None:
+        raise ConfigError("expected a 'study' section, got none; see config/experiments/")
+    output, inputs = plan.paths.probe(encoder), plan.probe_inputs(encoder)
+    parts = [accepted(plan.part_manifests(data)) for data in plan.config.study.labelled_data]
+    probe_encoder(plan.config, encoder, inputs.get("model"), inputs["transforms"], parts, output)
+    return output
+
+
+def study(plan: Plan) -> Path:
+    """Judge the study: its records, and beside them the page that says what was found."""
+    from pipeline.studies.summary import summary
+    from pipeline.studies.verdicts import metrics_of
+
+    if plan.config.study is None:
+        raise ConfigError("expected a 'study' section, got none; see config/experiments/")
+    rows = [row for encoder in plan.probed() for row in read_json(plan.paths.probe(encoder))["rows"]]
+    found = metrics_of(plan.config.study, rows)
+    with atomic_path(plan.paths.study.with_name("summary.md")) as temporary:
+        temporary.write_text(summary(plan.config, found), encoding="utf-8")
+    write_json(plan.paths.study, found)
+    return plan.paths.study
+
+
 def figures(plan: Plan, figure: str) -> Path:
     """Draw one figure from the tables."""
     from pipeline.figures import draw
@@ -273,7 +300,8 @@ def _tables(plan: Plan) -> dict[str, Any]:
     """Everything that figures draw."""
     from pipeline.evaluation.summary import gather
 
-    return gather(plan.config, plan.evaluations(), _curves(plan), _costs(plan))
+    study = {"study": read_json(plan.paths.study)} if plan.config.study else {}
+    return {**gather(plan.config, plan.evaluations(), _curves(plan), _costs(plan)), **study}
 
 
 def _curves(plan: Plan) -> dict[str, Path]:

@@ -56,6 +56,18 @@ EXAMINATION = {
         }
     ],
 }
+STUDY = {
+    "axis": "mask ratio",
+    "tasks": ["front"],
+    "labels": [50, 100],
+    "points": [{"name": name, "label": name, "value": None} for name in ("half", "most")],
+    "cells": [
+        {"task": "front", "labels": n, "point": point, "arm": arm, "mean": 0.2, "spread": 0.01}
+        for n in (50, 100)
+        for point, arm in (("half", "pretrained"), ("most", "pretrained"), ("", "features"))
+    ],
+    "gains": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +91,7 @@ def tables(config, evaluations, head, tmp_path_factory):  # noqa: F811
     cost = {"run": None, "cpu_ms_per_shower": 0.5, "cpu_ms_alone": 2.0, "evaluations": 3}
     measured = {"geant4": geant4, "samples": dict.fromkeys(config.samples, cost)}
     made = gather(config, [*evaluations, head], {"generator": curve}, measured)
-    return made | {"examinations": {"representation": EXAMINATION}}
+    return made | {"examinations": {"representation": EXAMINATION}, "study": STUDY}
 
 
 def test_every_figure_is_drawn_with_its_numbers(tables, tmp_path) -> None:
@@ -99,6 +111,16 @@ def test_drawing_twice_gives_the_same_bytes(tables, tmp_path, name) -> None:
         first, second = ((tmp_path / folder / f"{name}.{kind}").read_bytes() for folder in ("a", "b"))
         assert first == second
     assert b"CreationDate" not in (tmp_path / "a" / f"{name}.pdf").read_bytes()
+
+
+def test_a_study_is_drawn_against_labels_or_along_its_axis() -> None:
+    along, _ = FIGURES["study"]({"study": STUDY})
+    assert [ax.get_xlabel() for ax in along.axes] == ["mask ratio"] * 2  # a panel for each number of labels
+    one = {**STUDY, "points": STUDY["points"][:1]}
+    against, _ = FIGURES["study"]({"study": one})
+    assert [ax.get_xlabel() for ax in against.axes] == ["labelled showers"]
+    names = against.legends[0].get_texts()
+    assert [text.get_text() for text in names] == ["pre-trained, frozen", "hand-made features, linear"]
 
 
 def test_figures_without_data_say_so() -> None:

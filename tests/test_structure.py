@@ -18,6 +18,7 @@ ROOMS = [
     "stages",
     "paper",
     "figures",
+    "studies",
     "generation",
     "training",
     "evaluation",

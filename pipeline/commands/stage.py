@@ -20,6 +20,8 @@ STAGES = {
     "evaluate": ("compare a sample, the floor or a head with Geant4", ("subject", "threads")),
     "examine": ("look into a trained run: its attention, and what it forgot", ("run",)),
     "metrics": ("collect the rows of all evaluations", ()),
+    "probe": ("errors of linear heads on an encoder of the study, or of its baselines", ("encoder",)),
+    "study": ("judge the study's claims and write its summary", ()),
     "figures": ("draw one figure", ("figure",)),
     "report": ("write the report page", ()),
     "paper": ("gather figures, tables, HEPData and their links", ()),
@@ -32,6 +34,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "run": {"help": "name of a run"},
     "slice": {"type": int, "help": "which slice of the training, from 1; default: the last"},
     "subject": {"help": "'floor', 'sensitivity', a sample, or a run with a head"},
+    "encoder": {"help": "a run that the study writes, or 'baselines'"},
     "figure": {"help": "name of a figure"},
     "threads": {"type": int, "help": "default: 2 (evaluate: 1; ingest: all CPUs)"},
 }
@@ -79,6 +82,7 @@ def _check_names(plan: Plan, given: dict[str, Any]) -> None:
         "run": config.runs,
         "sample": config.samples,
         "subject": plan.subjects(),
+        "encoder": plan.probed(),
         "figure": plan.figures(),
     }
     for key, members in known.items():

@@ -32,6 +32,7 @@ from pipeline.config.samples import (
     SamplingSpec,
 )
 from pipeline.config.spec import Spec, digest_of
+from pipeline.config.study import ClaimSpec, StudySpec, TaskSpec
 
 __all__ = [
     "BUILT_IN_DETECTORS",
@@ -40,6 +41,7 @@ __all__ = [
     "AugmentSpec",
     "AutoregressiveSpec",
     "BaselineSampleSpec",
+    "ClaimSpec",
     "ComputeSpec",
     "Config",
     "ConfigError",
@@ -72,6 +74,8 @@ __all__ = [
     "SlurmWorkersSpec",
     "Spec",
     "SplitSpec",
+    "StudySpec",
+    "TaskSpec",
     "TrainingSpec",
     "VAESpec",
     "VQVAESpec",

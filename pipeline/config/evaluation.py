@@ -36,8 +36,9 @@ Figure = Literal[
     "speedup",
     "attention",
     "forgetting",
+    "study",
 ]
-ON_REQUEST = ("angular_dependence", "front", "speedup", "attention", "forgetting")
+ON_REQUEST = ("angular_dependence", "front", "speedup", "attention", "forgetting", "study")
 
 Metric = Literal[
     "mean_ratio",
@@ -100,7 +101,8 @@ class FiguresSpec(Spec):
     draw: tuple[Figure, ...] = Field(
         tuple(f for f in get_args(Figure) if f not in ON_REQUEST),
         description="angular_dependence is worth asking for where data hold several angles; front and speedup "
-        "show measured times; attention looks into masked ViTs and diffusions, forgetting needs evaluation.forgetting",
+        "show measured times; attention looks into masked ViTs and diffusions, forgetting needs evaluation.forgetting; "
+        "study is drawn wherever there is one",
     )
     attention_quantile: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="attention: the held-out shower at this quantile of the incident energy"

@@ -22,6 +22,7 @@ from pipeline.config.recipes import RecipeSpec
 from pipeline.config.runs import Model, RunSpec
 from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec, digest_of
+from pipeline.config.study import LABEL, SUBJECT_OF_BASELINES, Study, StudySpec
 
 RESERVED = ("reference", "floor", "sensitivity")
 _WITH_ATTENTION = (MaskedViTSpec, DiffusionSpec)
@@ -51,6 +52,7 @@ class Config(Spec):
     samples: dict[str, Sample] = {}
     evaluation: EvaluationSpec | None = None
     figures: FiguresSpec = FiguresSpec()
+    study: Study = None
     compute: ComputeSpec = ComputeSpec()
     cost: CostSpec = CostSpec()
 
@@ -167,11 +169,23 @@ class Config(Spec):
 
     # ------------------------------------------------------------------------------ validation
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_runs_of_study(cls, content: Any) -> Any:
+        """The runs that a study writes, beside those given; one of the same name is kept as it is given."""
+        if not isinstance(content, dict) or not content.get("study"):
+            return content
+        try:
+            written = StudySpec.model_validate(content["study"]).runs()
+        except ValidationError:
+            return content  # told, with its key, when the field itself is read
+        return {**content, "runs": {**written, **(content.get("runs") or {})}}
+
     @model_validator(mode="after")
     def _whole(self) -> Config:
         errors = [*self._names(), *self._references()]
         if not errors:
-            errors = [*self._run_errors(), *self._sample_errors()]
+            errors = [*self._run_errors(), *self._sample_errors(), *self._study_errors()]
         if errors:
             raise ValueError("\n".join(errors))
         return self
@@ -244,6 +258,11 @@ class Config(Spec):
                 errors.append(_unknown(f"samples.{name}.run", sample.run, self.runs))
         if self.evaluation and self.evaluation.reference not in self.datasets:
             errors.append(_unknown("evaluation.reference", self.evaluation.reference, self.datasets))
+        if self.study:
+            keys = zip(("study.data", "study.zero_shot.data"), self.study.labelled_data, strict=False)
+            errors += [_unknown(key, name, self.datasets) for key, name in keys if name not in self.datasets]
+        if SUBJECT_OF_BASELINES in self.runs and self.study:
+            errors.append(f"runs.{SUBJECT_OF_BASELINES}: the name is taken by the study; choose another")
         if self.samples and not self.evaluation:
             errors.append("samples: expected an 'evaluation' section that names the conditions, got none")
         return errors
@@ -431,6 +450,35 @@ class Config(Spec):
             "layer_fractions need layer energies that the model does not make; give the model layer_energies"
         ]
 
+    def _study_errors(self) -> list[str]:
+        """Encoders are masked ViTs that see no label, on one mesh, which every task fits."""
+        if self.study is None:
+            return []
+        errors, meshes = [], set()
+        for name in self.study.encoders():
+            run, model = self.runs[name], self.model_of(name)
+            if not isinstance(model, MaskedViTSpec) or run.head:
+                errors.append(f"study.pretraining.model: expected a masked_vit without a head, got {model.name}")
+                continue
+            if LABEL in self.preprocessing[run.recipe].reads:
+                errors.append(
+                    f"runs.{name}: the study predicts '{LABEL}', but recipe '{run.recipe}' reads it; "
+                    "use a recipe without it"
+                )
+            for data in self.study.labelled_data:
+                mesh = self.preprocessing[run.recipe].mesh_after(self.raw_mesh(data)).cells
+                meshes.add(mesh)
+                errors += model.errors_on(mesh)
+        errors += [
+            f"study.tasks.{name}.{text}"
+            for mesh in sorted(meshes)
+            for name, task in self.study.tasks.items()
+            for text in task.errors_on(mesh)
+        ]
+        if len(meshes) > 1:
+            errors.append(f"study: expected one mesh behind the recipes of all points, got {sorted(meshes)}")
+        return list(dict.fromkeys(errors))
+
     # ----------------------------------------------------------------------------------- smoke
 
     def smoked(self) -> Config:
@@ -446,6 +494,7 @@ class Config(Spec):
         for name, run in content.get("runs", {}).items():
             parts = self.runs[name].training.parallel.parts
             batch = max(1, min(16, run["training"].get("batch_size", 16)) // parts) * parts
+            run |= {"showers": min(run["showers"], 12)} if run.get("showers") else {}
             run["training"] |= {
                 "samples": 20 * batch,
                 "batch_size": batch,
@@ -456,6 +505,8 @@ class Config(Spec):
         if content.get("evaluation"):
             content["evaluation"] |= {"showers": 8, "bootstrap": 5, "classifier_seeds": 1}
             content["evaluation"]["reference"] += "_smoke"
+        if content.get("study"):
+            content["study"] = _small_study(content["study"])
         for sample in content.get("samples", {}).values():
             sample |= {"first_file_only": True} if "files" in sample else {}
         return Config.model_validate(content)
@@ -467,6 +518,17 @@ def _smoked(dataset: dict[str, Any]) -> dict[str, Any]:
         small = dataset["simulate"] | {"files": 2, "showers": 32, "engine": "parametric"}
         return dataset | {"simulate": small, "files": []}
     return dataset | {"first_file_only": True}
+
+
+def _small_study(study: dict[str, Any]) -> dict[str, Any]:
+    """The same arms, tasks, points and claims on a handful of labelled showers; its runs stand under `runs`."""
+    few: dict[str, Any] = {"labels": [4, 8], "pool": 12, "validation": 2, "test": 8, "subsets": 2}
+    if study.get("from_labels"):
+        few |= {"from_labels": study["from_labels"] | {"labels": [8], "steps": 4, "checks": 2}}
+    if study.get("zero_shot"):
+        few |= {"zero_shot": {"data": f"{study['zero_shot']['data']}_smoke", "labels": 8}}
+    claims = [claim | {"labels": [8]} for claim in study.get("claims", ())]
+    return study | few | {"data": f"{study['data']}_smoke", "claims": claims}
 
 
 def load_config(source: str | Path | dict[str, Any]) -> Config:

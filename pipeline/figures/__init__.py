@@ -25,6 +25,7 @@ from pipeline.figures.response import (
     shower_depth,
 )
 from pipeline.figures.showers import shower_images, shower_space, shower_unrolled
+from pipeline.figures.study import study
 from pipeline.figures.style import save, styled
 from pipeline.figures.summary import summary
 from pipeline.figures.training import training_curves
@@ -66,6 +67,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], tuple[Figure, dict[str, Any]]]]
     "speedup": speedup,
     "attention": attention,
     "forgetting": forgetting,
+    "study": study,
 }
 
 MEASURED = ("front", "speedup")  # show measured times: other records give other bytes
@@ -97,6 +99,7 @@ CATEGORIES: dict[str, str] = {
     "speedup": "Time",
     "attention": "Training",
     "forgetting": "Training",
+    "study": "Study",
 }
 
 

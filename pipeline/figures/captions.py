@@ -67,4 +67,8 @@ CAPTIONS: dict[str, str] = {
     "run that went on from it, with the parent's standardisations and the same random numbers. Bars are standard "
     "errors over blocks of showers; those of the difference, which is paired, are smaller and stand among the "
     "metric rows.",
+    "study": "RMS of the relative error of the incident energy on test showers, against the number of labelled showers "
+    "or along the study's axis. Linear heads on frozen encoders: pre-trained, pre-trained on cells permuted within "
+    "each shower (the control) and random; networks trained on the labels alone; hand-made features. Error bars and "
+    "bands: standard deviation over encoder seeds and subsets of labels.",
 }

@@ -1,0 +1,1 @@
+"""Studies: what frozen pre-trained encoders are worth downstream, against baselines and controls, with errors."""

@@ -1,0 +1,40 @@
+# A study: errors of linear heads on every encoder and of the baselines, then curves, verdicts and a summary.
+
+
+rule probe:
+    input:
+        unpack(lambda w: PLAN.probe_inputs(w.encoder)),
+    output:
+        f"{RESULTS}/probe/{{encoder}}.json",
+    log:
+        f"{LOGS}/probe/{{encoder}}.log",
+    wildcard_constraints:
+        encoder="|".join(PLAN.probed()) or "(?!)",
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+    params:
+        key=lambda w: PLAN.probe_key(w.encoder),
+    message:
+        "probe {wildcards.encoder}"
+    shell:
+        "caloforge probe --encoder {wildcards.encoder} > {log} 2>&1"
+
+
+rule study:
+    input:
+        [PATHS.probe(encoder) for encoder in PLAN.probed()],
+    output:
+        f"{RESULTS}/study/metrics.json",
+        f"{RESULTS}/study/summary.md",
+    log:
+        f"{LOGS}/study/metrics.log",
+    resources:
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
+    params:
+        key=PLAN.study_key(),
+    message:
+        "judge the study"
+    shell:
+        "caloforge study > {log} 2>&1"
