@@ -347,7 +347,7 @@ def change(**keys: Any) -> dict[str, Any]:
     ("content", "message"),
     [
         (change(data="nothing"), r"study\.data: expected one of \['front_siw'\], got 'nothing'"),
-        (change(labels=[50, 100, 300, 9000]), r"labels: expected at most the pool of 2000 showers, got 9000"),
+        (change(labels=[50, 100, 300, 9000]), r"labels: expected at most the pool of 1000 showers, got 9000"),
         (
             change(tasks={"front": {"layers": 15}}, claims=[]),
             r"layers: expected less than the 15 behind the recipe, got 15",

@@ -78,7 +78,7 @@ def _trained_at(rate: float, network: MaskedViT, pool: Pool, rows: Rows, spec: L
         for batch in token_batches(pool, own, network, turn=int(random.integers(network.grid[1]))):
             target = torch.from_numpy(np.log(pool.incident_energy[batch.rows])).float()
             loss = ((reader(batch) - target) / reader.spread).square().sum() / size
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), _CLIP)
         optimiser.step()
         if step in looks:
