@@ -76,6 +76,16 @@ def test_what_a_view_hides_changes_nothing_behind_it(task) -> None:
     assert all(heads[0][name](rows) == heads[1][name](rows) for name in heads[0])
 
 
+def test_the_expected_share_is_that_of_the_mean_of_equal_showers() -> None:
+    """The slow twin; and nothing hidden is a share of one."""
+    own, whole = pool(DEAD), labelled()
+    cut = Transform.from_recipe(RECIPE, MESH).on_mesh(whole.showers)
+    energy = cut.dense().energy[: own.train].astype(np.float64)
+    mean = np.mean([shower / shower.sum() for shower in energy], axis=0)
+    np.testing.assert_allclose(own.expected, [mean[seen].sum() for seen in own.visible])
+    np.testing.assert_allclose(pool(TaskSpec()).expected, 1)
+
+
 def test_every_shower_has_its_own_dead_blocks_and_equally_many() -> None:
     visible = visible_cells(DEAD, SHAPE, 50, 1)
     tokens = visible_tokens(visible, PATCH)

@@ -18,9 +18,10 @@ from pipeline.config.spec import Spec
 
 PRETRAINED, SHUFFLED, RANDOM, SCRATCH, TUNED = "pretrained", "shuffled", "random", "scratch", "fine_tuned"
 ZERO_SHOT = "zero_shot"
-CELL_SUM, FEATURES, BOOSTED = "cell_sum", "features", "boosted_features"
+CELL_SUM, CORRECTED_SUM = "cell_sum", "corrected_sum"
+FEATURES, BOOSTED = "features", "boosted_features"
 WITH_CELL_SUM = "+cell_sum"  # of a frozen encoder whose head sees ln E_vis, too
-BASELINES = (CELL_SUM, FEATURES, BOOSTED)
+BASELINES = (CELL_SUM, CORRECTED_SUM, FEATURES, BOOSTED)
 SUBJECT_OF_BASELINES = "baselines"
 LABEL = "incident_energy"  # of every task
 

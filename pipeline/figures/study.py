@@ -28,8 +28,9 @@ _ARMS = {
     "features": ("hand-made features, linear", Look(MUTED, "-", "v")),
     "boosted_features": ("hand-made features, boosted", Look("#9aa1ad", "--", "P")),
     "cell_sum": ("line in ln E_vis", Look("#000000", ":", "*")),
+    "corrected_sum": ("line in ln E_vis and visible share", Look("#8c6d31", (0, (8, 2)), "<")),
 }
-_BASELINES = ("features", "boosted_features", "cell_sum")
+_BASELINES = ("features", "boosted_features", "cell_sum", "corrected_sum")
 _COLUMNS = 2  # numbers of labels shown along an axis
 
 

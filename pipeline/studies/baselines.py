@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.config.study import BOOSTED, CELL_SUM, FEATURES
+from pipeline.config.study import BOOSTED, CELL_SUM, CORRECTED_SUM, FEATURES
 from pipeline.evaluation.baselines import BoostedFeatures, shape_features
 from pipeline.evaluation.observables import OBSERVABLES, Table, observe
 from pipeline.studies.linear import Fitted, linear_head
 from pipeline.studies.pool import Array, Pool, Rows, relative_error
 
 _EMPTY_MEV = 1e-3
+_LEAST_SHARE = 1e-4
 HAND_MADE = (
     "visible_energy",
     "hits",
@@ -38,6 +39,11 @@ def measured(pool: Pool) -> Table:
 def log_visible_energy(pool: Pool) -> Array:
     """(n, 1) ln of the visible energy in MeV."""
     return np.log(np.maximum(pool.showers.visible_energy, _EMPTY_MEV))[:, None]
+
+
+def log_expected(pool: Pool) -> Array:
+    """(n, 1) ln of the share of a mean shower that is visible: what tells a dead core from a small shower."""
+    return np.log(np.maximum(pool.expected, _LEAST_SHARE))[:, None]
 
 
 def hand_made_features(table: Table) -> Array:
@@ -68,8 +74,9 @@ def boosted_head(features: Array, visible: Array, pool: Pool, train: Rows) -> Fi
 
 def baseline_heads(pool: Pool) -> dict[str, Callable[[Rows], Fitted]]:
     """Each baseline as a function of the labelled rows."""
-    table, visible = measured(pool), log_visible_energy(pool)
-    hand_made, shapes = hand_made_features(table), shape_features(table)
+    table, visible, expected = measured(pool), log_visible_energy(pool), log_expected(pool)
+    hand_made = np.concatenate([hand_made_features(table), expected], axis=1)
+    shapes = np.concatenate([shape_features(table), expected], axis=1)
     fixed = pool.incident_energy, pool.validation_rows, pool.test_rows
 
     def line(features: Array) -> Callable[[Rows], Fitted]:
@@ -77,6 +84,7 @@ def baseline_heads(pool: Pool) -> dict[str, Callable[[Rows], Fitted]]:
 
     return {
         CELL_SUM: line(visible),
+        CORRECTED_SUM: line(np.concatenate([visible, expected], axis=1)),
         FEATURES: line(hand_made),
         BOOSTED: lambda rows: boosted_head(shapes, visible, pool, rows),
     }

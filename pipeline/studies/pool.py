@@ -47,13 +47,15 @@ class Pool:
     """Showers as a task shows them.
 
     showers: hits on the mesh behind the recipe, visible MeV; values: (n, r, phi, z) float32 in network space, an empty
-    cell where it is hidden; visible: (n, r, phi, z); incident_energy: (n,) MeV.
+    cell where it is hidden; visible: (n, r, phi, z); incident_energy: (n,) MeV; expected: (n,) share of a mean training
+    shower (of all that are whole and unlabelled) that lies in the visible cells.
     """
 
     showers: RaggedShowers
     values: NDArray[np.float32]
     visible: Mask
     incident_energy: Array
+    expected: Array
     train: int
     validation: int
 
@@ -65,7 +67,9 @@ class Pool:
         seen: Showers = replace(dense, energy=np.where(visible, dense.energy, np.float32(0)))
         incident = np.asarray(dense.incident_energy, dtype=np.float64)
         values = transform.pointwise(seen.energy, incident).astype(np.float32)
-        return cls(RaggedShowers.from_dense(seen), values, visible, incident, labelled.train, labelled.validation)
+        expected = expected_share(dense.energy[: labelled.train], visible)
+        hits = RaggedShowers.from_dense(seen)
+        return cls(hits, values, visible, incident, expected, labelled.train, labelled.validation)
 
     def __len__(self) -> int:
         return len(self.incident_energy)
@@ -83,6 +87,13 @@ class Pool:
     def subset(self, n: int, index: int, seed: int) -> Rows:
         """The index-th subset of n labelled training showers; the same for every arm."""
         return np.sort(np.random.default_rng([seed, n, index]).permutation(self.train)[:n])
+
+
+def expected_share(whole: NDArray[np.floating], visible: Mask) -> Array:
+    """(n,): what the mean of whole showers, each of energy one, has in the visible cells of each of n showers."""
+    total = whole.sum(axis=(1, 2, 3), keepdims=True, dtype=np.float64)
+    mean = (whole / np.maximum(total, np.finfo(np.float64).tiny)).mean(axis=0)
+    return np.asarray(visible.reshape(len(visible), -1) @ mean.reshape(-1))
 
 
 def relative_error(predicted_mev: Array, incident_energy_mev: Array) -> float:

@@ -20,6 +20,7 @@ _ARMS = {
     "fine_tuned": "pre-trained, fine-tuned on the labels",
     "zero_shot": "pre-trained, head from the other data set's labels",
     "cell_sum": "line in ln E_vis",
+    "corrected_sum": "line in ln E_vis and the visible share of a mean shower",
     "features": "hand-made features, linear",
     "boosted_features": "hand-made features, boosted trees",
 }
