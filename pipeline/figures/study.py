@@ -53,7 +53,7 @@ def study(tables: Tables) -> tuple[Figure, dict[str, Any]]:
             ax.set_ylabel("RMS of relative energy error [%]")
             ax.set_ylim(bottom=0)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.04), ncols=3)
+    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=3)
     return figure, {key: found[key] for key in ("axis", "points", "cells", "gains")}
 
 

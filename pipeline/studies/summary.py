@@ -130,7 +130,7 @@ def _claim_count(metrics: Record) -> list[str]:
     if not claims:
         return []
     holding = sum(claim["holds"] for claim in claims)
-    return [f"{holding} of {len(claims)} comparisons that were claimed before the run hold."]
+    return [f"{holding} of {len(claims)} comparisons named in the configuration hold."]
 
 
 def _gain_sentences(study: StudySpec, metrics: Record) -> list[str]:
