@@ -86,7 +86,11 @@ def seconds_per_gflop(size: int, repeats: int) -> float:
     torch.set_num_threads(1)
     left, right = torch.randn(2, size, size)
     out = torch.empty(size, size)
-    return _timed(lambda: torch.mm(left, right, out=out) and None, repeats) / (2 * size**3 / 1e9)
+
+    def product() -> None:
+        torch.mm(left, right, out=out)
+
+    return _timed(product, repeats) / (2 * size**3 / 1e9)
 
 
 def gflop_per_shower(width: int, depth: int) -> float:
