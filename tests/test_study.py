@@ -24,6 +24,7 @@ from pipeline.studies.encoders import frozen_features, token_batches
 from pipeline.studies.from_labels import train_from_labels
 from pipeline.studies.linear import linear_head, ridge, standardised
 from pipeline.studies.pool import Labelled, Pool, relative_error
+from pipeline.studies.probe import _network_rows, _zero_shot_rows
 from pipeline.studies.summary import findings, percent, summary, verdict
 from pipeline.studies.verdicts import cells, deviation, gains, judged, metrics_of, paired, power_laws, ranking
 from pipeline.studies.views import groups, visible_cells, visible_tokens
@@ -180,6 +181,20 @@ def test_a_network_learns_the_energy_from_labels_alone() -> None:
     )
     assert found.rate == 1e-2 and found.error < 0.6 * nothing
     assert found == train_from_labels(network(), own, rows, spec, seed=1)
+
+
+def test_a_zero_shot_head_from_the_same_showers_is_the_ordinary_one() -> None:
+    """And from showers of other energies it is another: it is fitted on theirs."""
+    own, net = pool(FRONT), network()
+    content = {"labels": [20], "pool": 30, "zero_shot": {"data": "other", "labels": 20}, "points": {"p": {}}}
+    asked, networks = study(**content, claims=[]), {"pretrained": net}
+    ordinary = [r for r in _network_rows(asked, "p_seed1", networks, "front", own) if r["arm"] == "pretrained"]
+    shot = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, own))
+    assert [row["error"] for row in shot] == [row["error"] for row in ordinary] and len(shot) == 2
+    other = replace(own, incident_energy=own.incident_energy * 3)
+    tripled = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, other))
+    assert all(row["error"] > 1 for row in tripled)
+    assert not list(_zero_shot_rows(asked, "p_shuffled_seed1", {"shuffled": net}, "front", own, own))
 
 
 # ------------------------------------------------------------------------------------------ verdicts
