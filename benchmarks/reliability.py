@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -99,7 +100,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def crash_table(rows: Sequence[Row]) -> str:
-    """A line per stage: operations, ends of each kind, and what was lost; a + b: fresh, and over its own output."""
+    """A line per stage: operations, ends of each kind, and what was lost; a + b: fresh, and over its own output.
+
+    A dagger stands where one of the stage's rows was measured on another code than most.
+    """
+    code = Counter(row["code"] for row in rows).most_common(1)[0][0]
     lines, totals = [], dict.fromkeys([*WAYS, "lost"], 0)
     for stage in dict.fromkeys(row["stage"] for row in rows):
         of = [row for row in rows if row["stage"] == stage]
@@ -111,7 +116,8 @@ def crash_table(rows: Sequence[Row]) -> str:
             cells.append(" + ".join(map(str, ends)) or "–")
         lost = sum(row["lost"] for row in of)
         totals["lost"] += lost
-        lines.append([stage, " + ".join(map(str, operations)), *cells, lost])
+        old = " †" if any(row["code"] != code for row in of) else ""
+        lines.append([stage + old, " + ".join(map(str, operations)), *cells, lost])
     lines.append(["**all**", "", *(f"**{totals[key]}**" for key in totals)])
     return markdown(["stage", "operations", *WAYS.values(), "lost"], lines)
 
