@@ -13,6 +13,7 @@ from pipeline.config import ConfigError
 from pipeline.failures import failures
 from pipeline.plan import Plan
 from pipeline.quarantine import check_quarantine, quarantined
+from pipeline.wildcards import of_wildcards
 
 try:
     PLAN = Plan.of_workflow(config)

@@ -32,6 +32,7 @@ class Plan:
     config: Config
     files: Mapping[str, Mapping[str, RawFile]]
     paths: Paths = field(init=False)
+    _manifests: dict[str, list[Path]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", Paths(self.config))
@@ -139,11 +140,16 @@ class Plan:
 
     def part_manifests(self, dataset: str) -> list[Path]:
         """Manifests of all ingested parts of a data set."""
-        return [self.paths.part(dataset, part) for part in self.parts(dataset)]
+        if dataset not in self._manifests:
+            self._manifests[dataset] = [self.paths.part(dataset, part) for part in self.parts(dataset)]
+        return self._manifests[dataset]
 
     def prefix_manifests(self, recipe: str, dataset: str) -> list[Path]:
         """Manifests of all preprocessed parts of a data set."""
-        return [self.paths.prefix(recipe, dataset, part) for part in self.parts(dataset)]
+        known = f"{recipe}/{dataset}"
+        if known not in self._manifests:
+            self._manifests[known] = [self.paths.prefix(recipe, dataset, part) for part in self.parts(dataset)]
+        return self._manifests[known]
 
     def train_inputs(self, run: str, index: int | None = None) -> dict[str, Any]:
         """What a run, or its slice `index` (1-based; default: the last), is made from."""

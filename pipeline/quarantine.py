@@ -19,6 +19,7 @@ from pipeline.plan import Plan
 from pipeline.provenance import ProvenanceError, fingerprint, read_json, write_json
 
 REFUSED = "refused"
+_REFUSED = f'"{REFUSED}"'.encode()
 
 
 def write_refusal(manifest: Path, raw: Path, dataset: str, reason: str) -> None:
@@ -46,6 +47,11 @@ def _write(manifest: Path, content: Mapping[str, Any]) -> None:
 
 def refusal(manifest: Path) -> str | None:
     """Why the raw file behind the manifest was refused; None when it was not."""
+    try:
+        if _REFUSED not in manifest.read_bytes():  # thousands are asked before each run, and nearly none is one
+            return None
+    except OSError:
+        return None
     content = _content(manifest)
     return str(content["reason"]) if content.get("kind") == REFUSED else None
 

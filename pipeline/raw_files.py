@@ -10,6 +10,7 @@ import glob
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 from pipeline.config import Config, ConfigError, DatasetSpec, digest_of
@@ -81,9 +82,9 @@ def find_raw_files(config: Config, dataset: str, cache: FingerprintCache) -> dic
 
 def _simulated_before(path: str, cache: FingerprintCache) -> bool:
     """Whether the workflow made the file for a configuration that asked for more files than this one."""
-    record = Path(f"{path}.json")
+    record = f"{path}.json"
     try:
-        return record.exists() and bool(json.loads(record.read_text())["fingerprint"] == cache(path))
+        return os.path.exists(record) and bool(json.loads(Path(record).read_text())["fingerprint"] == cache(path))
     except (OSError, ValueError, KeyError):
         return False
 
@@ -98,6 +99,7 @@ def _own_or_replaced(path: Path, record: Path, key: str, cache: FingerprintCache
     return key if actual == made else actual
 
 
+@lru_cache(maxsize=1024)
 def fixed_folder(pattern: str) -> str:
     """The folder of a pattern in front of its first wildcard."""
     fixed = PurePath()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,7 @@ from pipeline.config import ConfigError, load_config
 from pipeline.plan import Plan, freeze
 from pipeline.provenance import fingerprint, write_json
 from pipeline.raw_files import part_name
+from pipeline.wildcards import of_wildcards
 
 
 @pytest.fixture
@@ -166,3 +169,9 @@ def test_a_missing_or_foreign_lock_is_explained(raw_folder, test_config) -> None
     write_json("lock.json", [])
     with pytest.raises(ConfigError, match="expected a lock written by"):
         keys(test_config)
+
+
+def test_functions_of_wildcards_say_so_at_once() -> None:
+    function = of_wildcards(lambda w: w.part * 2)
+    assert list(inspect.signature(function).parameters) == ["wildcards"]
+    assert function(SimpleNamespace(part="a")) == "aa"

@@ -44,6 +44,7 @@ FOUNDATION = {
     "quarantine",
     "raw_files",
     "reference",
+    "wildcards",
     "__init__",
     "__main__",
 }

@@ -3,8 +3,8 @@
 
 rule ingest:
     input:
-        raw=lambda w: ancient(PLAN.raw_file(w.dataset, w.part)),
-        record=lambda w: PLAN.simulation_record(w.dataset, w.part),
+        raw=of_wildcards(lambda w: ancient(PLAN.raw_file(w.dataset, w.part))),
+        record=of_wildcards(lambda w: PLAN.simulation_record(w.dataset, w.part)),
     output:
         "data/store/{dataset}-{spec}/{part}.json",
     log:
@@ -14,7 +14,7 @@ rule ingest:
         mem_mb=lambda w, threads, attempt: (1000 + 250 * threads) * attempt,
         runtime=lambda w, attempt: 60 * attempt,
     params:
-        key=lambda w: PLAN.ingest_key(w.dataset, w.part),
+        key=of_wildcards(lambda w: PLAN.ingest_key(w.dataset, w.part)),
     message:
         "ingest {wildcards.dataset}/{wildcards.part}"
     shell:

@@ -15,8 +15,8 @@ rule preprocess:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,
     params:
-        key=lambda w: PLAN.recipe_key(RECIPE_FOLDERS[w.folder]),
-        recipe=lambda w: RECIPE_FOLDERS[w.folder],
+        key=of_wildcards(lambda w: PLAN.recipe_key(RECIPE_FOLDERS[w.folder])),
+        recipe=of_wildcards(lambda w: RECIPE_FOLDERS[w.folder]),
     message:
         "preprocess {wildcards.dataset}/{wildcards.part} by {params.recipe}"
     shell:
