@@ -107,6 +107,8 @@ def _row(cost: Cost, spec: CostSpec) -> dict[str, Any]:
 
 
 def _notes(total: Cost, spec: CostSpec) -> list[str]:
+    if not total.jobs + total.failed_attempts:
+        return ["no job has left a record of its cost beside its log here; run the workflow first"]
     notes = []
     if "estimate" in total.sources:
         notes.append(

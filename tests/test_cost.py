@@ -157,6 +157,7 @@ def test_the_table_adds_up_and_compares_with_geant4(plan):
 def test_an_experiment_without_records_has_cost_nothing(plan):
     table = cost_table(plan)
     assert [row["of"] for row in table["rows"]] == ["all"] and table["showers"] == []
+    assert table["notes"] == ["no job has left a record of its cost beside its log here; run the workflow first"]
 
 
 def test_assumptions_change_no_key(test_config, tmp_path, monkeypatch):

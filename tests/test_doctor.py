@@ -188,6 +188,7 @@ def test_memory_against_the_largest_part_and_space_against_what_is_not_ingested(
     manifest = plan.paths.part("test_siw", "a")
     manifest.parent.mkdir(parents=True)
     given = {"set-resources": {"train": {"mem_mb": "1000 * attempt"}}}
+    assert "no part is ingested yet; the profile gives train 1000 MB" in str(checkup.check_memory(plan, given)[0])
     for n_hits, level in ((1e6, "ok"), (1e9, "fail")):
         manifest.write_text(f'{{"n_hits": {n_hits}}}')
         found = checkup.check_memory(plan, given)

@@ -153,10 +153,12 @@ def check_memory(plan: Plan | None, profile: Mapping[str, Any]) -> list[Finding]
         return [ok("memory", f"{whose} {memory_mb:.0f} MB")]
     sizes = {dataset: [_held_mb(plan.paths.part(dataset, p)) for p in plan.parts(dataset)] for dataset in plan.files}
     largest = max((mb for parts in sizes.values() for mb in parts), default=0.0)
+    if not largest:
+        return [ok("memory", f"no part is ingested yet; {whose} {memory_mb:.0f} MB")]
     if largest > memory_mb / 2:
         remedy = "split the raw file, or give more memory"
         return [fail("memory", f"the largest part takes {largest:.0f} MB, {whose} {memory_mb:.0f}", remedy)]
-    findings = [ok("memory", f"the largest part takes {largest:.0f} MB, {whose} {memory_mb:.0f}")]
+    findings = [ok("memory", f"the largest part takes {largest:.3g} MB, {whose} {memory_mb:.0f}")]
     for name, run in plan.config.runs.items():
         held = sum(sum(sizes[dataset]) for dataset in run.data)
         if held > memory_mb / 2:

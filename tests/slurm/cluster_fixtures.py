@@ -99,11 +99,15 @@ class Cluster:
         slurm("scontrol", "update", f"nodename={self.node}", f"state={state}", "reason=test")
 
     def record(self, test: str, folder: Path) -> None:
-        """Keep the test's jobs, with how often each was tried, in logs/slurm-tests.json."""
-        jobs, tried = [], Counter[tuple[str, str]]()
+        """Keep the test's jobs in logs/slurm-tests.json, each with how often its like was submitted before it.
+
+        That number is the retries of a run that was started once; a group's name says nothing of its files: None.
+        """
+        jobs, before = [], Counter[tuple[str, str]]()
         for job in self.jobs(folder):
-            tried[job.rule, job.about] += 1
-            jobs.append({**asdict(job), "attempt": tried[job.rule, job.about]})
+            is_group = job.rule in ("data_ingest_preprocess", "figures_figures")
+            jobs.append({**asdict(job), "submitted_before": None if is_group else before[job.rule, job.about]})
+            before[job.rule, job.about] += 1
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps({**known, test: jobs}, indent=1) + "\n")

@@ -3,7 +3,9 @@
 # It pretends to have 32 CPUs and two GPUs. Everything lies below FOLDER but munge's key and three links in /etc/slurm.
 set -euo pipefail
 ROOT=$(realpath -m "${1:?start.sh FOLDER}")
-HOST=$(hostname -s)
+HOST=$(uname -n)
+HOST=${HOST%%.*}
+export PATH=$PATH:/usr/sbin:/sbin
 
 wait_for() { # what, seconds, command...
   local what=$1 tries=$(($2 * 10)); shift 2

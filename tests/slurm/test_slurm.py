@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import re
 import signal
 from typing import Any
@@ -41,7 +42,9 @@ def went_on(workspace: Workspace) -> bool:
 def test_the_whole_workflow_and_its_placement(
     workspace: Workspace, cluster: Cluster, test_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    test_config["figures"] = {"draw": ["summary", "hits", "linearity", "shower_images", "training_curves"]}
+    test_config["datasets"]["test_siw"]["simulate"]["files"] = 2
+    test_config["samples"] = {"generator": test_config["samples"]["generator"]}
+    test_config["figures"] = {"draw": ["summary", "hits", "linearity", "training_curves"]}
     workspace.configure(test_config)
     here = Workspace(tmp_path_factory.mktemp("here"))
     here.configure(test_config)
@@ -110,15 +113,20 @@ def test_a_cancelled_run_resumes(prepared: Workspace, cluster: Cluster) -> None:
     assert went_on(prepared)
 
 
-def test_a_drained_node_delays_and_loses_nothing(
+def test_a_drained_node_delays_a_smoke_run_and_loses_nothing_of_it(
     workspace: Workspace, cluster: Cluster, test_content: dict[str, Any]
 ) -> None:
-    workspace.configure(data_only(test_content))
+    one_run = {"runs": {"representation": test_content["runs"]["representation"]}, "figures": {"draw": []}}
+    workspace.configure({**data_only(test_content), **one_run, "smoke": True})
     cluster.set_node("drain")
     try:
-        running = started(workspace, "--until", "simulate")
+        running = started(workspace)
         wait_until(lambda: any(job.state == "PENDING" for job in cluster.jobs(workspace.folder)), running)
     finally:
         cluster.set_node("resume")
     finished(workspace, running)
-    assert [job.state for job in cluster.jobs(workspace.folder)] == ["COMPLETED"] * 3
+    jobs = cluster.jobs(workspace.folder)
+    assert [job.rule for job in jobs] == ["simulate", "simulate", "data_ingest_preprocess", "merge", "train", "report"]
+    assert {job.state for job in jobs} == {"COMPLETED"}
+    assert json.loads((workspace.folder / "results/test_smoke/train/representation/model.json").read_text())
+    assert [path.name for path in (workspace.folder / "results").iterdir()] == ["test_smoke"]
