@@ -19,7 +19,7 @@ from training_fixtures import CONTENT, toy_showers
 from pipeline.config import TrainingSpec
 from pipeline.data.formats import write_calochallenge
 from pipeline.provenance import read_json
-from pipeline.training.launch import processes_of
+from pipeline.training.launch import command, processes_of
 from pipeline.training.request import TrainingError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,6 +37,15 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 def test_as_many_processes_as_gpus_is_one_without_any(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert processes_of(TrainingSpec.model_validate({"samples": 64, "parallel": {"processes": "gpus"}})) == 1
+
+
+def test_torchrun_takes_no_option_of_ours_for_its_own():
+    from torch.distributed.run import get_args_parser
+
+    arguments = ["train", "--run", "generator", "--plan", "results/x.json", "--slice", "2"]
+    understood = get_args_parser().parse_args(command(3, arguments)[3:])
+    assert (understood.training_script, understood.training_script_args) == ("pipeline", arguments)
+    assert understood.module and understood.nproc_per_node == "3"
 
 
 class Workdir:

@@ -49,7 +49,6 @@ def launch(run: str, processes: int, arguments: Sequence[str]) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="caloforge-") as folder:
         message = Path(folder) / "message"
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         environment = {
             **os.environ,
             MESSAGE: str(message),
@@ -57,8 +56,7 @@ def launch(run: str, processes: int, arguments: Sequence[str]) -> None:
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
             "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(number.name for number in SIGNALS),
         }
-        command = [*torchrun, "-m", "pipeline", *arguments]
-        child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
+        child = subprocess.Popen(command(processes, arguments), env=environment, preexec_fn=_die_with_parent)
         with forwarded(child):
             status = child.wait()
         said = message.read_text() if message.exists() else ""
@@ -71,6 +69,12 @@ def launch(run: str, processes: int, arguments: Sequence[str]) -> None:
             or f"runs.{run}: expected {processes} processes that end well, got exit status {status} of torchrun; one "
             "of them died, see the lines above; the same command goes on from the last checkpoint"
         )
+
+
+def command(processes: int, arguments: Sequence[str]) -> list[str]:
+    """The words for torchrun; without the `--` it takes `--run` of `caloforge` for an option of its own."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*torchrun, "-m", "--", "pipeline", *arguments]
 
 
 @contextmanager
