@@ -18,6 +18,7 @@ from workflow_fixtures import REPOSITORY, Workspace, environment
 SECONDS = 900
 QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 RECORD = REPOSITORY / "logs" / "slurm-tests.json"
+_RUNNING: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def command(workspace: Workspace, *arguments: str) -> list[str]:
 def started(workspace: Workspace, *arguments: str) -> subprocess.Popen[bytes]:
     """Run in the background; what it prints is in snakemake.log."""
     with open(workspace.folder / "snakemake.log", "wb") as output:
-        return subprocess.Popen(
+        running = subprocess.Popen(
             command(workspace, *arguments),
             cwd=workspace.folder,
             env=environment(),
@@ -137,6 +138,20 @@ def started(workspace: Workspace, *arguments: str) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             preexec_fn=_listen,
         )
+    _RUNNING.append(running)
+    return running
+
+
+def stop_all() -> None:
+    """End what a test that failed left running; its jobs are cancelled."""
+    while _RUNNING:
+        if (running := _RUNNING.pop()).poll() is None:
+            running.terminate()
+            try:
+                running.wait(60)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
 
 
 def _listen() -> None:

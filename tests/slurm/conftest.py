@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixtures import RECORD, Cluster
+from cluster_fixtures import RECORD, Cluster, stop_all
 from workflow_fixtures import REPOSITORY, Workspace
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +37,7 @@ def workspace(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) 
     workspace = Workspace(tmp_path)
     (tmp_path / "slurm").symlink_to(REPOSITORY / "profiles" / "slurm")
     yield workspace
+    stop_all()
     cluster.record(request.node.name, tmp_path)
 
 

@@ -43,6 +43,7 @@ def test_the_whole_workflow_and_its_placement(
     workspace: Workspace, cluster: Cluster, test_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     test_config["datasets"]["test_siw"]["simulate"]["files"] = 2
+    test_config["evaluation"]["showers"] = 40
     test_config["samples"] = {"generator": test_config["samples"]["generator"]}
     test_config["figures"] = {"draw": ["summary", "hits", "linearity", "training_curves"]}
     workspace.configure(test_config)
