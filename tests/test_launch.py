@@ -68,6 +68,12 @@ class Workdir:
         content["datasets"]["toy"]["files"] = str(self.folder / "raw*.h5")
         (self.folder / "toy.yaml").write_text(yaml.safe_dump(content))
 
+    def forget(self) -> None:
+        """Remove the run's model, metrics and checkpoints."""
+        folder = self.folder / "results/toy/train/generator"
+        for path in [*folder.rglob("*.pt"), *folder.glob("m*")]:
+            path.unlink()
+
     def command(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `caloforge <arguments>`."""
         command = [sys.executable, "-m", "pipeline", *arguments, "--config", "toy.yaml"]
@@ -94,12 +100,12 @@ def workdir(tmp_path_factory) -> Workdir:
 
 
 def started(workdir: Workdir) -> subprocess.Popen[str]:
-    """A training of two processes that has left its first rows of metrics."""
+    """A training of two processes that is past the steps of which no speed is measured."""
     metrics = workdir.folder / "results/toy/train/generator/metrics.jsonl"
     metrics.unlink(missing_ok=True)
     process = workdir.command("train", "--run", "generator")
     until = time.monotonic() + 240
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 6):
         assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
         time.sleep(0.2)
     return process
@@ -113,8 +119,8 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_two_processes_asked_to_stop_leave_a_checkpoint_and_go_on(workdir, number):
-    steps = 3000
-    workdir.configure(2, steps)
+    workdir.configure(2, 3000)
+    workdir.forget()
     process = started(workdir)
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
@@ -150,12 +156,11 @@ def test_two_processes_by_one_command_give_the_model_of_one(workdir):
     found = {}
     for processes in (1, 2):
         workdir.configure(processes, 20)
-        folder = workdir.folder / "results/toy/train/generator"
-        for path in [*folder.rglob("*.pt"), *folder.glob("m*")]:
-            path.unlink()
+        workdir.forget()
         workdir.run("train", "--run", "generator")
         found[processes] = rows(workdir.folder / "results/toy/train", "generator")
-        assert read_json(folder / "training.measured.json")["processes"] == processes
+        measured = read_json(workdir.folder / "results/toy/train/generator/training.measured.json")
+        assert measured["processes"] == processes
     check_same(found[2], found[1])
     record = json.loads((workdir.folder / "logs/toy/train/generator/model.measured.json").read_text())
     assert record["cpu_seconds"] > 0
