@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from measure import RESULTS, Case, Cost, Row, cost, gain, median, row, write
@@ -28,8 +28,8 @@ ONE_MORE = "one_more"
 BATCH = 32
 
 
-def rows_of(n: int, repetitions: int) -> list[Row]:
-    """All rows of one size."""
+def rows_of(n: int, repetitions: int) -> Iterator[list[Row]]:
+    """The rows of one size, question by question."""
     folder = build(n)
     workload = f"{n} raw files, {n * RAW_GB:g} GB"
 
@@ -48,18 +48,17 @@ def rows_of(n: int, repetitions: int) -> list[Row]:
     for found in (*mine, *theirs):
         if "Nothing to be done" not in found.result:
             raise SystemExit(f"{folder}: expected all to be up to date, got:\n{found.result[-2000:]}")
-    found = [
+    yield [
         row("up_to_date_vs_bare", gain(mine, theirs), "x", "up_to_date_bare", workload, repetitions),
         row("up_to_date_vs_bare_cpu", gain(mine, theirs, "cpu_s"), "x", "up_to_date_bare", workload, repetitions),
         *rows("up_to_date", mine),
         *rows("up_to_date_bare", theirs),
-        *rows("status", [run(folder, ["pipeline", "status", "--config", CONFIG])]),
-        *rows("merge", [cost(Case(merge, (str(folder),)))]),
-        *rows("training_start", [cost(Case(start_training, (str(folder),)))]),
     ]
     one_more, jobs = _one_more(folder)
-    found += [*rows("one_more_file", [one_more]), row("one_more_file_jobs", jobs, "jobs", None, workload, 1)]
-    return found
+    yield [*rows("one_more_file", [one_more]), row("one_more_file_jobs", jobs, "jobs", None, workload, 1)]
+    yield rows("status", [run(folder, ["pipeline", "status", "--config", CONFIG])])
+    yield rows("merge", [cost(Case(merge, (str(folder),)))])
+    yield rows("training_start", [cost(Case(start_training, (str(folder),)))])
 
 
 def _in_turn(cases: Sequence[Callable[[], Cost]], repetitions: int) -> list[list[Cost]]:
@@ -149,7 +148,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     options = parser.parse_args()
     for n in options.files:
-        write("scale", merged(rows_of(n, options.repetitions)))
+        found: list[Row] = []
+        for rows in rows_of(n, options.repetitions):
+            found += rows
+            write("scale", merged(found))
 
 
 def merged(new: Sequence[Row]) -> list[Row]:

@@ -33,7 +33,6 @@ RAW_GB = RAW_BYTES / 1e9
 MEMORY_GB = 1.0  # of a streaming training
 CONFIG = "experiment.yaml"
 COMPLETE = "complete"  # written last; holds the path of the plan
-CORES = 100_000  # for with two of them the scheduler looks at all jobs again for every two that it starts
 AT_ONCE = (  # Snakemake waits for 0.1 s before it touches the files of a job
     "from snakemake.executors.touch import Executor; Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main()"
 )
@@ -182,7 +181,7 @@ def environment() -> dict[str, str]:
 def snakemake(folder: Path, arguments: list[str]) -> str:
     """Run Snakemake in a process of its own; returns what it printed, ends with it when it fails."""
     done = subprocess.run(
-        [sys.executable, "-c", AT_ONCE, *arguments, "--cores", str(CORES)],
+        [sys.executable, "-c", AT_ONCE, *arguments, "--cores", "1000", "--scheduler-subsample", "200"],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
