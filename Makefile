@@ -33,7 +33,7 @@ test: env
 	pytest -n 2 --dist loadfile
 
 test-slow: env
-	pytest -m slow -n 2 --dist loadfile
+	pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: env
 	pytest -m slurm tests/slurm

@@ -118,7 +118,7 @@ def ratios(slow: Sequence[Cost], fast: Sequence[Cost], factor: float = 1.0) -> f
 def rows(small: bool, repetitions: int) -> list[Row]:
     """All ratios of one run."""
     narrow, wide, depth, showers, steps = (36, 48, 1, 4, 2) if small else (144, 384, 6, 32, 4)
-    modes = ("eager fp32", "compile fp32"), ("eager fp32", "eager bf16", "compile bf16")
+    modes = ("eager fp32", "compile fp32"), ("eager fp32", "compile fp32", "eager bf16", "compile bf16")
     cases = {"gemm": Case(seconds_per_gflop, (256 if small else GEMM, 8))}
     cases |= {f"narrow {m}": Case(seconds_per_shower, (narrow, depth, showers, steps, m)) for m in modes[0]}
     cases |= {f"wide {m}": Case(seconds_per_shower, (wide, depth, max(2, showers // 4), steps, m)) for m in modes[1]}

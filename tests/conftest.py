@@ -14,6 +14,13 @@ import yaml
 from pipeline.calorimeter import CylinderMesh, Showers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST = ("test_workflow.py", "test_kill.py", "test_autoencoder_runs.py", "test_distributed.py", "test_study.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files whose slow tests take longest first, so that no worker ends long after the other."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture
