@@ -140,13 +140,14 @@ class RaggedShowers:
         )
 
     def where(self, keep: NDArray[np.bool_]) -> RaggedShowers:
-        """The showers whose flag in `keep` (shower,) is set, in their order."""
-        hits = np.repeat(keep, self.row_size)
+        """The showers whose flag in `keep` (shower,) is set, in their order; neighbours are copied in one go."""
+        edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))
+        runs = [slice(first, end) for first, end in self.offsets[edges].reshape(-1, 2)]
         return replace(
             self,
             row_size=np.asarray(self.row_size)[keep],
-            cell=self.cell[hits],
-            energy=self.energy[hits],
+            cell=np.concatenate([self.cell[:0], *(self.cell[run] for run in runs)]),
+            energy=np.concatenate([self.energy[:0], *(self.energy[run] for run in runs)]),
             incident_energy=self.incident_energy[keep],
             theta=self.theta[keep],
             phi=self.phi[keep],

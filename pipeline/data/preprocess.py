@@ -157,7 +157,7 @@ def _block(
             f"{manifest}: shower {row}: expected finite values behind the recipe's prefix, found "
             "some that are not; divide by the incident energy before logit, or raise logit.scale"
         )
-    hits_mev = on_mesh.energy[np.repeat(train, on_mesh.row_size)]
+    hits_mev = on_mesh.where(train).energy
     return showers, Statistics(cells, EnergySpectrum.of(_energies(raw)[train], hits_mev, transform.mesh.n_cells))
 
 

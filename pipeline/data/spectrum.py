@@ -48,9 +48,8 @@ class EnergySpectrum:
             return cls(n_cells * len(shower_mev), float(shower_mev.max(initial=0)), 0.0, np.zeros(N_BINS, np.int64))
         bits, counts = np.ascontiguousarray(cell_mev, np.float32).view(np.int32), np.zeros(N_BINS, np.int64)
         for start in range(0, len(bits), _HITS_AT_ONCE):
-            index = (bits[start : start + _HITS_AT_ONCE] >> (23 - _BITS)).astype(np.intp)
-            index -= _OFFSET
-            counts += np.bincount(np.minimum(np.maximum(index, 0), N_BINS - 1), minlength=N_BINS)
+            index = (bits[start : start + _HITS_AT_ONCE] >> (23 - _BITS)) - np.int32(_OFFSET)
+            counts += np.bincount(np.clip(index, 0, N_BINS - 1, out=index), minlength=N_BINS)
         return cls(n_cells * len(shower_mev), float(shower_mev.max()), float(cell_mev.max()), counts)
 
     @property
