@@ -144,6 +144,18 @@ def test_a_completion_keeps_the_given_layers_exactly(trained, layers):
     assert np.median(behind / exact[..., layers:].sum(axis=(1, 2, 3))) == pytest.approx(1, abs=0.5)
 
 
+def test_a_completion_draws_its_layer_energies_as_it_is_told(trained):
+    toy, where, config = trained
+    model, truth = GenerativeModel.load(where / "prior" / "model.json", "toy"), truth_of(toy, config)
+    calls = []
+    assert model.network.energies is not None
+    hook = model.network.energies.register_forward_hook(lambda *_: calls.append(1))
+    spec = SamplingSpec(given_layers=2, energy_steps=8, energy_sampler="dpm_solver")
+    model.sample(truth.take(np.array([0])), 1, spec=spec, block=1)
+    hook.remove()
+    assert len(calls) == 2 * 8  # once for whole showers, once for the candidates
+
+
 def test_only_a_prior_completes_showers(trained):
     toy, where, config = trained
     truth, spec = truth_of(toy, config), SamplingSpec(given_layers=2)

@@ -42,6 +42,7 @@ def test_all_errors_at_once(test_config) -> None:
     [
         (lambda c: c["runs"]["energy"].update(start_from="nobody"), "runs.energy.start_from: expected one of"),
         (lambda c: c["runs"]["energy"].update(recipe="nothing"), "runs.energy.recipe: expected one of"),
+        (lambda c: c.update(figures={"samples": ["nobody"]}), "figures.samples: expected one of .*, got 'nobody'"),
         (lambda c: c["runs"]["representation"].update(start_from="energy"), "expected a chain that ends, got a circle"),
         (lambda c: c["datasets"]["test_siw"].update(detector="LHC"), "expected one of .*'SiW'.*, got 'LHC'"),
         (lambda c: c["runs"]["generator"]["model"].update(patch=[4, 10, 1]), "expected a divisor of the mesh"),

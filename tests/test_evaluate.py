@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
-from pipeline.config import Config
+from pipeline.config import Config, FiguresSpec
 from pipeline.data.store import shower_hashes
 from pipeline.data.stream import InMemory, ShowerStream
 from pipeline.evaluation import challenge_networks
@@ -223,6 +223,12 @@ def test_gathered_tables_hold_floor_first_and_are_json(config, evaluations, tmp_
     assert tables["samples"] == ["floor", "good", "null"]
     assert tables["training"]["generator"][0]["loss"] == 2.0
     json.dumps(tables, allow_nan=False)
+
+
+def test_figures_hold_the_samples_that_are_asked_for_and_the_summary_all(config, evaluations) -> None:
+    tables = gather(config.model_copy(update={"figures": FiguresSpec(samples=("null",))}), evaluations)
+    assert tables["samples"] == list(tables["evaluations"]) == ["floor", "null"]
+    assert tables["summary"]["samples"] == ["floor", "good", "null"]
 
 
 def test_selection_names_and_conditions() -> None:

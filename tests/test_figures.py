@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from pipeline.evaluation.summary import collect, gather, summarise
 from pipeline.figures import CATEGORIES, FIGURES, draw
 from pipeline.figures.captions import CAPTIONS
 from pipeline.figures.page import flat, lineage_tables, plain_text
-from pipeline.figures.panels import Curve, finish_ratio, histogram_curve
+from pipeline.figures.panels import MOST_INSIDE, Curve, finish_ratio, histogram_curve
 from pipeline.figures.report import ReportError, write_report
 from pipeline.figures.showers import in_space
 from pipeline.figures.style import looks, styled
 from pipeline.figures.summary import light, number
+from pipeline.figures.training import power_of_thousand
 from pipeline.provenance import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -146,6 +148,39 @@ def test_figures_captions_categories_and_configuration_agree() -> None:
 def test_a_sample_keeps_its_look_whatever_the_floor() -> None:
     assert looks(["floor", "a", "b"])["b"] == looks(["a", "b"])["b"]
     assert len({look.colour for look in looks(["a", "b", "c", "floor"]).values()}) == 4
+
+
+def test_sixteen_samples_look_different_and_the_first_keep_their_looks() -> None:
+    names = [f"sample_{i}" for i in range(16)]
+    many = looks(names)
+    assert len({(many[n].colour, many[n].marker) for n in names}) == 16
+    assert all(looks(names[:8])[n] == many[n] for n in names[:8])
+
+
+def test_names_of_many_samples_stand_below_the_figure(tables) -> None:
+    def repeated(n: int) -> dict[str, Any]:
+        first = tables["samples"][1]
+        names = ["floor", *(f"sample_{i}" for i in range(n))]
+        return {**tables, "samples": names, "evaluations": {m: tables["evaluations"][first] for m in names}}
+
+    for name in ("longitudinal_profile", "cell_spectrum", "hits", "linearity", "resolution", "shower_depth"):
+        few, _ = FIGURES[name](repeated(MOST_INSIDE))
+        many, _ = FIGURES[name](repeated(MOST_INSIDE + 1))
+        assert few.axes[0].get_legend() is not None and not few.legends, name
+        assert many.axes[0].get_legend() is None, name
+        assert {f"sample {i}" for i in range(5)} <= {t.get_text().split(":")[0] for t in many.legends[0].get_texts()}
+
+
+@pytest.mark.parametrize(
+    ("losses", "power"), [([0.5, 2.0], 0), ([-0.02, 0.0], 0), ([4e-3, 1e-4], -3), ([-2e5], 3), ([0.0], 0)]
+)
+def test_small_and_large_losses_say_their_power_on_the_axis(losses, power) -> None:
+    assert power_of_thousand(losses) == power
+    rows = [{"samples": i, "loss": loss, "split": "train"} for i, loss in enumerate(losses)]
+    figure, numbers = FIGURES["training_curves"]({"training": {"run": rows}})
+    assert figure.axes[0].get_ylabel() == (f"loss [$10^{{{power}}}$]" if power else "loss")
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx(np.array(losses) / 10**power)
+    assert numbers["run"] == rows
 
 
 def test_a_histogram_becomes_a_density() -> None:

@@ -104,8 +104,13 @@ class FiguresSpec(Spec):
         "show measured times; attention looks into masked ViTs and diffusions, forgetting needs evaluation.forgetting; "
         "study is drawn wherever there is one",
     )
+    samples: tuple[str, ...] = Field(
+        (),
+        description="samples drawn beside Geant4, in this order; default: all. The summary, front, speedup and all "
+        "tables of metrics hold all of them",
+    )
     attention_quantile: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="attention: the held-out shower at this quantile of the incident energy"
     )
     images: NonNegativeInt = Field(4, description="single showers shown, in figures and on the page")
-    version: int = 2
+    version: int = 3

@@ -256,6 +256,8 @@ class Config(Spec):
                 errors.append(_unknown(f"samples.{name}.detector", sample.detector, known))
             if isinstance(sample, SampleSpec) and sample.run not in self.runs:
                 errors.append(_unknown(f"samples.{name}.run", sample.run, self.runs))
+        drawn = self.figures.samples
+        errors += [_unknown("figures.samples", n, self.samples) for n in drawn if n not in self.samples]
         if self.evaluation and self.evaluation.reference not in self.datasets:
             errors.append(_unknown("evaluation.reference", self.evaluation.reference, self.datasets))
         if self.study:

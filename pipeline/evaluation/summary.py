@@ -165,8 +165,9 @@ def gather(
     """Everything the figures draw, by name: evaluations (floor first), predictions, examinations, training, costs."""
     contents = [read_json(path)["tables"] for path in evaluations]
     samples = {t["sample"]: t for t in contents if t["kind"] == "sample" and not t.get("differs")}
-    names = [name for name in [FLOOR, *config.samples] if name in samples]
-    names += sorted(set(samples) - set(names))
+    chosen = config.figures.samples
+    names = [name for name in [FLOOR, *(chosen or config.samples)] if name in samples]
+    names += [] if chosen else sorted(set(samples) - set(names))
     return {
         "reference": contents[0]["reference"] if contents else "",
         "samples": names,

@@ -57,7 +57,8 @@ CAPTIONS: dict[str, str] = {
     "front": "Left: the AUC of a classifier on shower features (0.5 is perfect) against the measured CPU time per "
     "shower, in network calls of 50 showers on one core; samples of one run are joined, and the numbers "
     "are evaluations of the network. The lines are Geant4's own measured time, over this data set and in "
-    "its highest bin of energy. Right: the same AUC against the evaluations. Grey: two Geant4 samples.",
+    "its highest bin of energy. Right: the same AUC against the evaluations, without "
+    "samples that are made in none of them, such as decoded latent vectors and codes. Grey: two Geant4 samples.",
     "speedup": "Geant4's measured CPU time over that of each generator, one shower at a time on one core, transform, "
     "threshold and rescale included, against the incident energy.",
     "attention": "Attention of a held-out shower by block and head: how much the patch of most energy (circle) takes "

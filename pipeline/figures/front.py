@@ -53,7 +53,7 @@ def front(tables: Tables) -> tuple[Figure, dict[str, Any]]:
         counted = [p for p in members if p["evaluations"]]
         _draw(right, counted, "evaluations", styles[run], None)
     left.set_xlabel("CPU time per shower on one core [ms]")
-    right.set_xlabel("evaluations of the shower network per shower")
+    right.set_xlabel("evaluations of the shower network")
     right.tick_params(labelleft=False)
     plain_ticks(left)
     plain_ticks(right)

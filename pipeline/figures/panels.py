@@ -22,6 +22,9 @@ from pipeline.figures.style import FLOOR, REFERENCE_LOOK, Look, looks, shown
 
 Array = NDArray[np.float64]
 
+MOST_INSIDE = 4  # samples whose names have room within the axes
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+
 _HALF_RANGES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -148,7 +151,7 @@ def finish_ratio(ax: Axes, away: float, points: Sequence[tuple[Array, Array, str
 
 
 def legend(ax: Axes | Figure, samples: Sequence[str], **options: Any) -> None:
-    """Geant4, the samples, and what the bands of the ratio panel are."""
+    """Geant4, the samples, and what the bands of the ratio panel are; of many samples below the figure."""
     styles = looks(samples)
     handles: list[Any] = [
         Line2D(
@@ -171,7 +174,25 @@ def legend(ax: Axes | Figure, samples: Sequence[str], **options: Any) -> None:
     )
     if "floor" in samples:
         handles.append(Patch(facecolor=FLOOR, alpha=0.55, linewidth=0, label="Geant4 floor"))
-    ax.legend(handles=handles, **({"loc": "best"} | options))
+    if isinstance(ax, Axes) and are_many(samples):
+        ax.figure.legend(handles=handles, **BELOW, ncols=3)
+    else:
+        ax.legend(handles=handles, **({"loc": "best"} | options))
+
+
+def are_many(samples: Sequence[str]) -> bool:
+    """Whether their names have no room within the axes."""
+    return len([name for name in samples if name != "floor"]) > MOST_INSIDE
+
+
+def legend_of_labels(ax: Axes, samples: Sequence[str], columns: int, **options: Any) -> None:
+    """What is labelled on the axes, with head room for it; of many samples below the figure, in so many columns."""
+    if are_many(samples):
+        ax.figure.legend(*ax.get_legend_handles_labels(), **BELOW, ncols=columns)
+        return
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + (0.25 + 0.08 * len(ax.get_legend_handles_labels()[1])) * (high - low))
+    ax.legend(**options)
 
 
 def _band(ax: Axes, edges: Array, low: Array, high: Array, **style: Any) -> None:

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.figures.panels import finish_ratio, legend, ratio_axes
+from pipeline.figures.panels import BELOW, finish_ratio, legend, legend_of_labels, ratio_axes
 from pipeline.figures.style import REFERENCE_LOOK, Look, heading, looks, placeholder, plain_ticks, shown
-from pipeline.figures.validation import BELOW, NOTHING, Drawn, Tables, histogram_panel, of_data, pick
+from pipeline.figures.validation import NOTHING, Drawn, Tables, histogram_panel, of_data, pick
 
 _GEV = 1e3
 
@@ -41,7 +41,7 @@ def energy_response(tables: Tables) -> Drawn:
         bottom.xaxis.set_major_locator(MaxNLocator(5))
         if i > 0:
             bottom.set_ylabel("")
-    legend(figure, tables["samples"], **BELOW | {"bbox_to_anchor": (0.5, 0.0)})
+    legend(figure, tables["samples"], **BELOW, ncols=5)
     return figure, data
 
 
@@ -64,9 +64,8 @@ def _response_figure(tables: Tables, quantity: str, title: str, label: str) -> D
     bottom.set_xlabel("incident energy [GeV]")
     bins = [b for curve in curves.values() for b in curve["bins"]]
     energy_range(bottom, min(b["low_mev"] for b in bins), max(b["high_mev"] for b in bins))
-    low, high = top.get_ylim()
-    top.set_ylim(low, high + (0.25 + 0.08 * len(curves)) * (high - low))
-    top.legend(loc="upper right", fontsize=7.5 if quantity == "resolution" else None)
+    size = 7.5 if quantity == "resolution" else None
+    legend_of_labels(top, tables["samples"], 2 if size else 3, loc="upper right", fontsize=size)
     heading(top, title, of_data(tables))
     return figure, data
 
@@ -182,9 +181,7 @@ def _mean_figure(tables: Tables, data: dict[str, Any], title: str, label: str, t
     bottom.set_xlabel("incident energy [GeV]")
     bins = [b for curve in data.values() for b in curve["bins"]]
     energy_range(bottom, min(b["low"] for b in bins), max(b["high"] for b in bins))
-    low, high = top.get_ylim()
-    top.set_ylim(low, high + (0.25 + 0.08 * len(data)) * (high - low))
-    top.legend(loc="upper left")
+    legend_of_labels(top, tables["samples"], 2 if any(texts.values()) else 3, loc="upper left")
     heading(top, title, of_data(tables))
     return figure, data
 

@@ -72,6 +72,8 @@ _LOOKS = (
     ("#7b4fa3", (0, (1, 1)), "X"),
     ("#8c6d31", (0, (8, 2)), "*"),
 )
+_MORE_MARKERS = ("<", ">", "p", "h", "d", "8", "H", "1")
+"""With the same colours and other lines, for more samples than there are colours."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,17 @@ REFERENCE_LOOK = Look(GEANT4, "-", "o")
 
 
 def looks(samples: Sequence[str]) -> dict[str, Look]:
-    """The look of each sample, by its place in the experiment; the floor has its own."""
+    """The look of each sample, by its place in the experiment, sixteen different ones; the floor has its own."""
     others = [name for name in samples if name != "floor"]
-    table = {name: Look(*_LOOKS[i % len(_LOOKS)]) for i, name in enumerate(others)}
+    table = {name: _look(i) for i, name in enumerate(others)}
     return table | {"floor": Look(FLOOR, "-", "|")}
+
+
+def _look(place: int) -> Look:
+    turn, i = divmod(place, len(_LOOKS))
+    if turn % 2 == 0:
+        return Look(*_LOOKS[i])
+    return Look(_LOOKS[i][0], _LOOKS[(i + 3) % len(_LOOKS)][1], _MORE_MARKERS[i])
 
 
 def shown(name: str) -> str:

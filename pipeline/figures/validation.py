@@ -7,7 +7,7 @@ here but normalisations and ratios.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from pipeline.figures.panels import (
+    BELOW,
     Curve,
     Curves,
+    are_many,
     draw_curves,
     draw_ratio,
     histogram_curve,
@@ -31,7 +33,6 @@ Drawn = tuple[Figure, dict[str, Any]]
 
 NOTHING = "nothing to show: the experiment has no samples"
 _GEV = 1e3
-BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.055), "ncols": 5}
 
 
 def of_data(tables: Tables) -> str:
@@ -65,7 +66,7 @@ def _profile(tables: Tables, direction: str, title: str, log: bool) -> Drawn:
     unit = {"longitudinal": "layer", "radial": "ring", "azimuthal": "sector"}[direction]
     top.set_ylabel(f"mean energy per {unit} [MeV]")
     bottom.set_xlabel(first["label"])
-    _vertical_range(top, [reference], log)
+    _vertical_range(top, [reference], log, _head_room(tables["samples"]))
     legend(top, tables["samples"], **({"loc": "lower center", "ncols": 2} if direction == "azimuthal" else {}))
     heading(top, title, of_data(tables))
     return figure, data
@@ -83,6 +84,11 @@ def _compared(top: Axes, bottom: Axes, reference: Curve, samples: Curves, tables
     draw_curves(top, reference, samples, styles)
     draw_ratio(bottom, reference, samples, styles)
     top.set_xlim(reference.edges[0], reference.edges[-1])
+
+
+def _head_room(samples: Sequence[str]) -> float:
+    """Above the largest value, for a legend within the axes."""
+    return 1.15 if are_many(samples) else 1.45
 
 
 def _vertical_range(ax: Axes, curves: Iterable[Curve], log: bool, head: float = 1.45) -> None:
@@ -150,7 +156,7 @@ def _histograms(tables: Tables, names: tuple[str, ...], title: str, columns: int
             legend(top, tables["samples"], loc="upper right")
         heading(top, title if i == 0 else "", of_data(tables) if i == columns - 1 else "")
     if len(names) > 1:
-        legend(figure, tables["samples"], **BELOW)
+        legend(figure, tables["samples"], **BELOW | {"bbox_to_anchor": (0.5, 0.055)}, ncols=5)
     return figure, data
 
 
@@ -161,7 +167,10 @@ def histogram_panel(top: Axes, bottom: Axes, data: Mapping[str, Any], tables: Ta
     curves = {n: histogram_curve(t["edges"], t["sample"]) for n, t in data.items()}
     _compared(top, bottom, reference, curves, tables)
     _vertical_range(
-        top, [reference, *(c for n, c in curves.items() if n != "floor")], log=False, head=1.45 if alone else 1.3
+        top,
+        [reference, *(c for n, c in curves.items() if n != "floor")],
+        log=False,
+        head=_head_room(tables["samples"]) if alone else 1.3,
     )
     top.set_ylabel("density")
     bottom.set_xlabel(first["label"])

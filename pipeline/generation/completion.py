@@ -31,13 +31,19 @@ def first_layers(showers: RaggedShowers, transform: Transform, layers: int) -> N
 
 
 def complete_layer_energies(
-    network: LayerEnergyDiffusion, conditions: Conditions, given: Tensor, noise: ShowerNoise
+    network: LayerEnergyDiffusion,
+    conditions: Conditions,
+    given: Tensor,
+    noise: ShowerNoise,
+    steps: int | None = None,
+    sampler: str = "heun",
 ) -> Tensor:
-    """(B, L) MeV of the first layers -> (B, Z) MeV that begin with them."""
+    """(B, L) MeV of the first layers -> (B, Z) MeV that begin with them; steps and sampler of every draw."""
     n, layers = given.shape
     total = conditions.layer_energy.shape[1]
     normal = noise.normal(CANDIDATES, 1 + total).flatten(0, 1)  # (B C, 1 + Z)
-    drawn = sample_layer_energies(network, conditions.repeat(CANDIDATES), normal).reshape(n, CANDIDATES, total)
+    drawn = sample_layer_energies(network, conditions.repeat(CANDIDATES), normal, steps, sampler)  # (B C, Z)
+    drawn = drawn.reshape(n, CANDIDATES, total)
     cut = network.threshold_mev
     distance = ((drawn[:, :, :layers] + cut).log() - (given[:, None] + cut).log()).square().sum(dim=2)  # (B, C)
     nearest = drawn[torch.arange(n), distance.argmin(dim=1)]  # (B, Z)

@@ -171,7 +171,8 @@ class GenerativeModel:
         begun = first_layers(asked.take(rows), self.transform, given)
         if self.network.energies is not None:
             sums = torch.from_numpy(begun.sum(axis=(1, 2), dtype=np.float64)[:, :given].astype(np.float32))
-            layers = complete_layer_energies(self.network.energies, conditions, sums.to(self.device), noise)
+            how = spec.energy_steps, spec.energy_sampler
+            layers = complete_layer_energies(self.network.energies, conditions, sums.to(self.device), noise, *how)
             conditions = replace(conditions, layer_energy=layers)
         codes = first_codes(self.network.showers, begun, given, self.transform, conditions)
         drawn = sample_autoregressive(self.network.showers, conditions, noise, spec, codes)
