@@ -106,8 +106,8 @@ class FiguresSpec(Spec):
     )
     samples: tuple[str, ...] = Field(
         (),
-        description="samples drawn beside Geant4, in this order; default: all. The summary, front, speedup and all "
-        "tables of metrics hold all of them",
+        description="samples drawn beside Geant4, in this order; default: all. The summary, front and the metric rows "
+        "hold all of them",
     )
     attention_quantile: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="attention: the held-out shower at this quantile of the incident energy"

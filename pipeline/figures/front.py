@@ -68,7 +68,8 @@ def speedup(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     """Geant4's CPU time over a sample's, shower by shower alone, against the incident energy."""
     cost = tables.get("costs", {})
     bins = cost.get("geant4", {}).get("bins", [])
-    alone = {n: r["cpu_ms_alone"] for n, r in cost.get("samples", {}).items() if r.get("cpu_ms_alone")}
+    times = {name: cost.get("samples", {}).get(name, {}).get("cpu_ms_alone") for name in tables.get("samples", [])}
+    alone = {name: ms for name, ms in times.items() if ms}
     if not bins or not alone:
         return placeholder("nothing to show: no times of Geant4 or of samples"), {}
     figure = Figure(figsize=(6.2, 4.6))
