@@ -188,7 +188,7 @@ def are_many(samples: Sequence[str]) -> bool:
 def legend_of_labels(ax: Axes, samples: Sequence[str], columns: int, **options: Any) -> None:
     """What is labelled on the axes, with head room for it; of many samples below the figure, in so many columns."""
     if are_many(samples):
-        ax.figure.legend(*ax.get_legend_handles_labels(), **BELOW, ncols=columns)
+        ax.figure.legend(*ax.get_legend_handles_labels(), **options | BELOW, ncols=columns)
         return
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + (0.25 + 0.08 * len(ax.get_legend_handles_labels()[1])) * (high - low))
