@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +32,13 @@ from pipeline.provenance import code_digest
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "benchmarks" / "results"
-WAYS = {"k": "killed", "l": "killed, unsynced lost", "f": "disk full", "t": "killed in a write"}
+ENDS = {
+    ("fresh", "k"): "killed",
+    ("again", "k"): "killed, over its own output",
+    ("fresh", "l"): "killed, unsynced lost",
+    ("fresh", "f"): "disk full",
+    ("fresh", "t"): "killed in a write",
+}
 PARTS = {
     "faults": ["benchmarks/reliability.py", "--faults"],
     "long_runs": ["benchmarks/long_runs.py"],
@@ -54,7 +62,9 @@ def faults() -> int:
     """Run the tests of all faults in one go, and record cases, skipped ones and damaged ones by fault."""
     code = code_digest()[:12]
     known = rows_of("faults")
-    if [row["fault"] for row in known if row["code"] == code] == [fault for of in FAULTS.values() for fault in of]:
+    if [row["fault"] for row in known if row["code"] == code and not row["damaged"]] == [
+        fault for of in FAULTS.values() for fault in of
+    ]:
         return 0
     cases = _run({file for of in FAULTS.values() for tests in of.values() for file in tests})
     rows = []
@@ -100,26 +110,32 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def crash_table(rows: Sequence[Row]) -> str:
-    """A line per stage: operations, ends of each kind, and what was lost; a + b: fresh, and over its own output.
+    """A line per stage: operations on an empty place, ends of each kind, and what was lost.
 
-    A dagger stands where one of the stage's rows was measured on another code than most.
+    `a of b` where not all of b operations were tried. A dagger stands where one of the stage's rows was measured on
+    another code than most.
     """
     code = Counter(row["code"] for row in rows).most_common(1)[0][0]
-    lines, totals = [], dict.fromkeys([*WAYS, "lost"], 0)
+    lines, totals = [], dict.fromkeys([*ENDS, "lost"], 0)
     for stage in dict.fromkeys(row["stage"] for row in rows):
-        of = [row for row in rows if row["stage"] == stage]
-        operations = [row["operations"] for row in of if row["how"] == of[0]["how"]]
+        of = {(row["place"], row["how"]): row for row in rows if row["stage"] == stage}
         cells = []
-        for how in WAYS:
-            ends = [row["ended"] for row in of if row["how"] == how]
-            totals[how] += sum(ends)
-            cells.append(" + ".join(map(str, ends)) or "–")
-        lost = sum(row["lost"] for row in of)
+        for end in ENDS:
+            totals[end] += of[end]["ended"] if end in of else 0
+            cells.append(_ends(of[end]) if end in of else "–")
+        lost = sum(row["lost"] for row in of.values())
         totals["lost"] += lost
-        old = " †" if any(row["code"] != code for row in of) else ""
-        lines.append([stage + old, " + ".join(map(str, operations)), *cells, lost])
+        old = " †" if any(row["code"] != code for row in of.values()) else ""
+        operations = next((row["operations"] for (place, _), row in of.items() if place == "fresh"), "–")
+        lines.append([stage + old, operations, *cells, lost])
     lines.append(["**all**", "", *(f"**{totals[key]}**" for key in totals)])
-    return markdown(["stage", "operations", *WAYS.values(), "lost"], lines)
+    return markdown(["stage", "operations", *ENDS.values(), "lost"], lines)
+
+
+def _ends(row: Row) -> str:
+    """How often a stage was ended, and of how many operations, where those are more."""
+    some = row["most"] is not None and row["boundaries"] > row["most"]
+    return f"{row['ended']} of {row['boundaries']}" if some else str(row["ended"])
 
 
 def fault_table(rows: Sequence[Row]) -> str:
@@ -176,6 +192,17 @@ def wrong(parts: dict[str, list[Row]]) -> bool:
     return any(row.get("lost") or row.get("damaged") or not row.get("flat", True) for row in rows)
 
 
+def measured(command: Sequence[str]) -> int:
+    """Exit status of a part; an interrupt is passed on to all its processes once, and waited for: it tidies up."""
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        raise
+
+
 def main() -> int:
     """Measure what is missing, write the page, and say whether something was wrong."""
     parser = argparse.ArgumentParser(description="Faults, long runs, malformed input, crashes: the page's tables.")
@@ -185,9 +212,11 @@ def main() -> int:
     options = parser.parse_args()
     if options.faults:
         return faults()
+    for own in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(own, signal.default_int_handler)
     failed = False
     for part in [] if options.keep else [part for part in PARTS if part in options.only]:
-        failed |= subprocess.run([sys.executable, *PARTS[part]], cwd=ROOT, check=False).returncode != 0
+        failed |= measured(PARTS[part]) != 0
     parts = {part: rows for part in PARTS if (rows := rows_of(part))}
     tables = {"faults": fault_table, "long_runs": long_table, "fuzzing": input_table, "crashes": crash_table}
     texts = {part.replace("_", " "): tables[part](rows) for part, rows in parts.items()}

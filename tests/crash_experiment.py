@@ -73,7 +73,26 @@ CONTENT: dict[str, Any] = {
         "bootstrap": 2,
         "classifier_seeds": 1,
     },
-    "figures": {"draw": ["hits"]},
+    "figures": {"draw": ["hits", "attention", "study"]},
+    "study": {
+        "question": "Does a frozen encoder help?",
+        "data": "siw",
+        "pretraining": {
+            "model": {"name": "masked_vit", "patch": [3, 5, 1], "width": 8, "depth": 1, "heads": 2, "decoder_width": 8},
+            "data": ["siw"],
+            "recipe": "log",
+            "training": {"samples": 16, "batch_size": 8, "validate_every": 16, "checkpoint_every": 16},
+        },
+        "seeds": [1],
+        "shuffled": False,
+        "tasks": {"front": {"layers": 2}},
+        "labels": [10],
+        "subsets": 1,
+        "pool": 20,
+        "validation": 4,
+        "test": 8,
+        "claims": [{"task": "front", "labels": [10], "than": ["random"]}],
+    },
 }
 
 DATA = ("--dataset", "siw", "--recipe", "log")
@@ -99,9 +118,13 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ingest_sample": (("ingest", "--sample", "generator", "--threads", "1"), ("results/crash/ingest/generator.*",)),
     "predict": (("predict", "--run", "energy"), ("results/crash/predict/energy.*",)),
     "evaluate": (("evaluate", "--subject", "energy"), ("results/crash/evaluate/energy.*",)),
+    "examine": (("examine", "--run", "generator"), ("results/crash/examine/generator.*",)),
     "metrics": (("metrics",), ("results/crash/metrics.json",)),
+    "probe": (("probe", "--encoder", "encoder_seed1"), ("results/crash/probe/encoder_seed1.*",)),
+    "study": (("study",), ("results/crash/study",)),
     "figures": (("figures", "--figure", "hits"), ("results/crash/figures/hits.*",)),
     "report": (("report",), ("results/crash/report.html",)),
+    "paper": (("paper",), ("results/crash/paper",)),
     "freeze": (("freeze", "experiment.yaml", "--output", "data/lock.json"), ("data/lock.json",)),
     "download": (("download", "siw", "--config", "download.yaml"), ("data/raw/fetched", "data/fingerprints.json")),
     "export-dense": (
@@ -109,7 +132,6 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("data/dense",),
     ),
 }
-AGAIN = ("simulate", "ingest", "preprocess", "merge", "export-dense")  # killed over their own earlier output too
 # the next slice goes on in the same folder, so a slice alone is compared with itself, and the next one comes behind it
 SHARED = {"train slice": ("train", "--run", "generator")}
 
@@ -136,7 +158,7 @@ def finished(running: Server, folder: Path) -> Workspace:
     spec = {"urls": [{"url": f"{_served(published)}/siw.h5", "checksum": checksum}]}
     dataset = {"format": "calochallenge", "detector": "SiW", "files": "data/raw/fetched/*.h5", "download": spec}
     (folder / "download.yaml").write_text(json.dumps({"experiment": "fetched", "datasets": {"siw": dataset}}))
-    for stage in ("freeze", "download", "export-dense"):
+    for stage in ("paper", "freeze", "download", "export-dense"):
         undisturbed(running, workspace, STAGES[stage][0])
     return workspace
 
@@ -167,6 +189,7 @@ def _command(stage: str, name: str, output: Path) -> list[str]:
         "predict": ["--run", name],
         "evaluate": ["--subject", name],
         "examine": ["--run", name],
+        "probe": ["--encoder", name],
         "figures": ["--figure", name],
     }.get(stage, [])
     if stage == "preprocess":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +46,21 @@ class Server:
             "lost": str(self.scratch / "lost"),
         }
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            answer = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError):
+            raise Lost(f"caloforge {' '.join(arguments)}: the fork server ended before it") from None
         return answer["status"], answer["words"]
+
+    def end(self) -> None:
+        """Kill the server and whatever runs in it; returns when all of that is dead, since each holds the pipe open."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        assert self.process.stdout is not None
+        self.process.stdout.read()
+        self.process.wait()
 
     def trace(self) -> list[tuple[str, str]]:
         """Kind and path of each operation of the last command."""
@@ -74,13 +86,19 @@ def server() -> Iterator[Server]:
             stdout=subprocess.PIPE,
             env={**environment(), **single, "LD_PRELOAD": str(library), "MPLBACKEND": "agg"},
             text=True,
+            start_new_session=True,  # an interrupt reaches the one who started it, who ends it
         )
+        running = Server(process, scratch)
         try:
             assert process.stdout is not None and process.stdout.readline().strip() == "ready"
-            yield Server(process, scratch)
+            yield running
+        except BaseException:
+            running.end()
+            raise
         finally:
             assert process.stdin is not None
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             process.wait()
 
 

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_experiment import AGAIN, STAGES, finished
-from crash_matrix import walk
+from crash_experiment import STAGES, finished
 from crash_server import Server, in_memory, server
+from crash_walk import walk
 from workflow_fixtures import Workspace
 
 pytestmark = pytest.mark.slow
 MOST = 3
 WRITERS = ("ingest", "preprocess", "train", "generate", "export-dense")  # of Zarr, torch and HDF5
+AGAIN = ("simulate", "ingest", "preprocess", "merge", "paper", "export-dense")  # those that replace what is there
 CASES = [(stage, "k") for stage in STAGES] + [(stage, how) for how in "lft" for stage in WRITERS]
 
 

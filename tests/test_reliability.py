@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from workflow_fixtures import REPOSITORY
+from workflow_fixtures import REPOSITORY, Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +76,91 @@ def test_what_became_of_a_fault_is_counted() -> None:
     assert counted({"test_a": ("other",), "test_b": ("full",)}, cases)["skipped"] == 1
     gone = counted({"test_a": ("renamed",)}, cases)
     assert gone["damaged"] == 1 and wrong({"faults": [gone]})
+
+
+def test_a_table_of_ends_says_at_how_many_operations() -> None:
+    from reliability import crash_table
+
+    common = {"stage": "merge", "place": "fresh", "operations": 22, "boundaries": 22, "lost": 0, "code": "a"}
+    rows = [
+        {**common, "how": "k", "ended": 22, "most": None},
+        {**common, "how": "k", "ended": 25, "most": None, "place": "again", "boundaries": 25},
+        {**common, "how": "f", "ended": 10, "most": 10, "lost": 1},
+        {**common, "how": "t", "ended": 4, "most": 10, "boundaries": 4},
+        {**common, "how": "k", "ended": 7, "most": None, "operations": 7, "stage": "freeze", "code": "b"},
+    ]
+    _, _, merge, freeze, total = crash_table(rows).splitlines()
+    assert merge == "| merge | 22 | 22 | 25 | – | 10 of 22 | 4 | 1 |"
+    assert freeze == "| freeze † | 7 | 7 | – | – | – | – | 0 |"
+    assert total == "| **all** |  | **29** | **25** | **0** | **10** | **4** | **1** |"
+
+
+def test_every_stage_is_ended() -> None:
+    from crash_experiment import STAGES as ENDED
+
+    from pipeline.commands.stage import STAGES
+
+    assert {*STAGES, "simulate"} <= {arguments[0] for arguments, _ in ENDED.values()}
+
+
+def test_what_is_recorded_of_this_code_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import crash_matrix
+
+    monkeypatch.setattr(crash_matrix, "RESULTS", tmp_path / "crashes.json")
+    for task, row in {
+        ("fresh", "k", "merge"): {"most": None},
+        ("again", "k", "merge"): {"most": None, "code": "older"},
+        ("fresh", "l", "merge"): {"most": 10},
+        ("fresh", "t", "merge"): {"most": 30, "lost": 1},
+    }.items():
+        place, how, stage = task
+        crash_matrix.record(task, {"place": place, "how": how, "stage": stage, "code": "this", "lost": 0, **row})
+    left = crash_matrix.missing(["merge"], "klft", "this", 10)
+    assert left == [("again", "k", "merge"), ("fresh", "f", "merge"), ("fresh", "t", "merge")]
+    assert ("fresh", "l", "merge") in crash_matrix.missing(["merge"], "klft", "this", None)
+
+
+def test_an_interrupt_ends_all_walks_at_once_and_keeps_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import crash_matrix
+    from crash_server import Server
+    from crash_walk import Found
+
+    monkeypatch.setattr(crash_matrix, "RESULTS", tmp_path / "crashes.json")
+    places, began = crash_matrix.Workplaces(), threading.Semaphore(0)
+    for _ in range(2):
+        asleep = subprocess.Popen(
+            ["sh", "-c", "sleep 600 & wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        places.add(Server(asleep, tmp_path), Workspace(tmp_path))  # type: ignore[arg-type]
+
+    def one(running: Server, workspace: Workspace, task: Any) -> Found:
+        if task[2] == "merge":
+            return Found("merge", "k", "fresh", operations=1)
+        began.release()
+        assert running.process.stdout is not None and not running.process.stdout.read()
+        raise crash_matrix.Lost("ended")
+
+    def interrupt() -> None:
+        began.acquire()
+        began.acquire()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    tasks = [("fresh", "k", stage) for stage in ("merge", "train", "generate", "report")]
+    handlers = [signal.getsignal(own) for own in (signal.SIGINT, signal.SIGTERM)]
+    crash_matrix.interruptible()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            crash_matrix.walk_all(tasks, places, one, {"most": None, "code": "this"})
+    finally:
+        for own, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(own, handler)
+    assert [stage for _, _, stage in crash_matrix.rows()] == ["merge"]
+    for running in places.servers:
+        assert running.process.returncode == -signal.SIGKILL
+        running.process.communicate()
 
 
 @pytest.mark.slow
