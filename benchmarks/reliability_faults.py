@@ -65,6 +65,7 @@ FAULTS: dict[str, dict[str, Tests]] = {
             "test_faults": ("hostile_names",),
             "test_hostile": ("configuration_is_refused[climbing",),
             "test_download": ("names_that_lead_elsewhere",),
+            "test_paper": ("nothing_outside_its_folder",),
         },
         "a share of the drawn input": {"test_hostile": ("what_is_drawn",)},
     },

@@ -380,7 +380,7 @@ def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, d
         )
     content = read_json(config.data_lock)
     lock = content.get("datasets") if isinstance(content, dict) else None
-    if not isinstance(lock, dict):
+    if not (isinstance(lock, dict) and all(isinstance(parts, dict) for parts in lock.values())):
         raise ConfigError(
             f"{config.data_lock}: expected a lock written by `caloforge freeze`, got other JSON; freeze again"
         )
@@ -389,6 +389,10 @@ def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, d
         if dataset not in lock:
             raise ConfigError(f"{config.data_lock}: expected data set '{dataset}', found {sorted(lock)}; freeze again")
         for part, entry in lock[dataset].items():
+            if not (isinstance(entry, dict) and {"path", "key"} <= set(entry)):
+                raise ConfigError(
+                    f"{config.data_lock}: expected path and key of {dataset}/{part}, got {entry!r}; freeze again"
+                )
             if part not in found:
                 raise ConfigError(
                     f"{config.data_lock}: expected raw file {entry['path']}, found none; put it back, or freeze again"

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -33,6 +33,7 @@ from pipeline.provenance import atomic_path, code_digest
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "crashes.json"
 PLACES = ("fresh", "again")
+SECONDS_BETWEEN_SIGNALS = 0.2  # a signal that another thread received is seen by the main one when it next wakes up
 Task = tuple[str, str, str]  # place, way, stage
 Walk = Callable[[Server, Workspace, Task], Found]
 
@@ -137,7 +138,9 @@ def walk_all(tasks: Sequence[Task], places: Workplaces, one: Walk, stamp: dict[s
     with ThreadPoolExecutor(len(places.servers)) as pool:
         walks = [pool.submit(walked, task) for task in tasks]
         try:
-            return sum(done.result() for done in as_completed(walks))
+            while wait(walks, SECONDS_BETWEEN_SIGNALS).not_done:
+                pass
+            return sum(done.result() for done in walks)
         except BaseException:
             ended.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -13,12 +13,9 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pickle
-import shutil
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
@@ -28,39 +25,21 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
+from fuzzing_draws import ODD, Draw, WrongAcceptance, at, sections
+from fuzzing_records import CONTENT, binning, checkpoint, data_lock, manifest, model, paper, saved_plan
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from raw_files import BINNING, N, valid
+from raw_files import N, valid
 from workflow_fixtures import REPOSITORY
 
 from pipeline.config import ConfigError, load_config
 from pipeline.data.formats import READERS, FormatError
-from pipeline.data.formats.binning import read_binning
 from pipeline.data.ingest import ingest
-from pipeline.data.store import Part, StoreError
-from pipeline.plan import Plan
-from pipeline.provenance import ProvenanceError, code_digest, write_json
+from pipeline.data.store import Part
+from pipeline.provenance import code_digest
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "fuzzing.json"
 LAYOUTS = sorted(READERS)
-CONTENT: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
-Draw = Callable[[Any], Any]
-NUMBERS = st.sampled_from([0, -1, 1, 2**31, 2**63, -(2**63), 1e308, -0.0, 1e-320, float("nan"), float("inf")])
-ODD: Any = st.one_of(
-    st.none(),
-    st.booleans(),
-    NUMBERS,
-    st.text(max_size=8),
-    st.sampled_from(["../../x", "/etc/passwd", "$HOME", "~root", "*", "\x00", "a" * 300, "!!python/none"]),
-    st.lists(st.integers(-2, 2), max_size=3),
-    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
-)
-
-
-class WrongAcceptance(AssertionError):
-    """Something was read that must not be."""
-
-
 # --------------------------------------------------------------------------------------- raw files
 
 
@@ -235,24 +214,9 @@ def _in_child(act: Callable[[], str]) -> str:
 # ------------------------------------------------------------------------------------ configuration
 
 
-def _sections(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The places of all values, dictionaries and lists included."""
-    found = [path] if path else []
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in items:
-        found += _sections(value, (*path, key))
-    return found
-
-
-PLACES = _sections(CONTENT)
+PLACES = sections(CONTENT)
 # names, and steps of recipes, are the keys of these: a new one is no unknown key
 NAMED = {(), ("datasets",), ("preprocessing",), ("runs",), ("samples",), ("detectors",)}
-
-
-def _at(content: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        content = content[key]
-    return content
 
 
 def configuration_spoilt(folder: Path, draw: Draw) -> str:
@@ -261,21 +225,21 @@ def configuration_spoilt(folder: Path, draw: Draw) -> str:
     path = draw(st.sampled_from(PLACES))
     text = ""
     if how == "unknown":
-        sections = [p for p in [(), *PLACES] if isinstance(_at(content, p), dict) and p not in NAMED - {()}]
-        section = draw(st.sampled_from(sections))
-        _at(content, section)["x" + draw(st.text("abcdefgh_", max_size=8))] = draw(ODD)
+        dictionaries = [p for p in [(), *PLACES] if isinstance(at(content, p), dict) and p not in NAMED - {()}]
+        section = draw(st.sampled_from(dictionaries))
+        at(content, section)["x" + draw(st.text("abcdefgh_", max_size=8))] = draw(ODD)
     elif how == "section":
-        leaves = [p for p in PLACES if not isinstance(_at(content, p), dict | list)]
+        leaves = [p for p in PLACES if not isinstance(at(content, p), dict | list)]
         path = draw(st.sampled_from(leaves))
-        _at(content, path[:-1])[path[-1]] = {"a": draw(st.integers())}
+        at(content, path[:-1])[path[-1]] = {"a": draw(st.integers())}
     elif how == "nan":
         numbers = [
-            p for p in PLACES if isinstance(_at(content, p), int | float) and not isinstance(_at(content, p), bool)
+            p for p in PLACES if isinstance(at(content, p), int | float) and not isinstance(at(content, p), bool)
         ]
         path = draw(st.sampled_from(numbers))
-        _at(content, path[:-1])[path[-1]] = draw(st.sampled_from([float("nan"), float("inf"), "many", []]))
+        at(content, path[:-1])[path[-1]] = draw(st.sampled_from([float("nan"), float("inf"), "many", []]))
     elif how == "tag":
-        _at(content, path[:-1])[path[-1]] = "TAGGED"
+        at(content, path[:-1])[path[-1]] = "TAGGED"
         call = draw(
             st.sampled_from(["object/apply:os.system [touch executed]", "name:os.system", "module:os", "tuple [1]"])
         )
@@ -310,7 +274,7 @@ def configuration_odd(folder: Path, draw: Draw) -> str:
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(PLACES))
         try:
-            _at(content, path[:-1])[path[-1]] = draw(ODD)
+            at(content, path[:-1])[path[-1]] = draw(ODD)
         except (KeyError, IndexError, TypeError):  # its place went with an earlier one
             continue
     try:
@@ -322,119 +286,6 @@ def configuration_odd(folder: Path, draw: Draw) -> str:
     return "read"
 
 
-# ------------------------------------------------------------------------- records, models, binnings
-
-
-def _mutated(text: bytes, draw: Draw) -> bytes:
-    """JSON with an odd value at some place, or broken."""
-    how = draw(st.sampled_from(["value", "missing", "cut", "bytes"]))
-    if how == "cut":
-        return text[: draw(st.integers(0, len(text) - 1))]
-    if how == "bytes":
-        broken = bytearray(text)
-        broken[draw(st.integers(0, len(text) - 1))] = draw(st.integers(0, 255))
-        return bytes(broken)
-    content = json.loads(text)
-    path = draw(st.sampled_from(_sections(content)))
-    if how == "value":
-        _at(content, path[:-1])[path[-1]] = draw(ODD)
-    else:
-        del _at(content, path[:-1])[path[-1]]
-    return json.dumps(content).encode()
-
-
-def manifest(folder: Path, draw: Draw) -> str:
-    """The manifest of a part, spoilt: refused, or the part is read as before."""
-    whole = folder / "whole.json"
-    if not whole.exists():
-        raw = valid("par04_events")
-        ingest(raw.write(folder / "whole.h5"), whole, *raw.configured(folder), "siw", 1)
-    spoilt = folder / "spoilt.json"
-    if not spoilt.with_suffix(".zarr").exists():
-        shutil.copytree(whole.with_suffix(".zarr"), spoilt.with_suffix(".zarr"))
-    spoilt.write_bytes(_mutated(whole.read_bytes(), draw))
-    expected = Part.open(whole).read()
-    try:
-        found = Part.open(spoilt)
-        showers, _ = found.read(), (found.digest, found.shower_hash, found.particle)
-    except StoreError as error:
-        if "spoilt.json" not in str(error):
-            raise WrongAcceptance(f"the message does not name the file: {error}") from None
-        return "refused"
-    if not (np.array_equal(showers.energy, expected.energy) and np.array_equal(showers.cell, expected.cell)):
-        raise WrongAcceptance("other showers")
-    return "read"
-
-
-def saved_plan(folder: Path, draw: Draw) -> str:
-    """A saved plan, spoilt: refused, or read."""
-    path = folder / "plan.json"
-    write_json(path, {"config": CONTENT, "files": {"test_siw": {"test_siw_0001": ["data/raw/a.h5", "k"]}}})
-    path.write_bytes(_mutated(path.read_bytes(), draw))
-    try:
-        Plan.load(path)
-    except (ConfigError, ProvenanceError) as error:
-        if "plan.json" not in str(error):
-            raise WrongAcceptance(f"the message does not name the file: {error}") from None
-        return "refused"
-    return "read"
-
-
-def binning(folder: Path, draw: Draw) -> str:
-    """The challenge's XML with bytes changed: refused, or read as layers that can be."""
-    content = bytearray(BINNING.encode())
-    for _ in range(draw(st.integers(1, 4))):
-        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
-    path = folder / "binning.xml"
-    path.write_bytes(content)
-    try:
-        _, layers = read_binning(path, "gamma")
-    except FormatError as error:
-        if "binning.xml" not in str(error):
-            raise WrongAcceptance(f"the message does not name the file: {error}") from None
-        return "refused"
-    if not all(layer.n_voxels > 0 and layer.r_edges_mm[0] >= 0 for layer in layers):
-        raise WrongAcceptance(f"{layers}")
-    return "read"
-
-
-class _Executed:
-    """What a pickle may do when it is loaded."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, ("touch executed",))
-
-
-def checkpoint(folder: Path, draw: Draw) -> str:
-    """A resume checkpoint: a pickle that acts, cut, or with bytes changed; the sound one before it is taken instead."""
-    import torch
-
-    from pipeline.training.checkpoint import load_checkpoint
-
-    warnings.simplefilter("ignore")
-    torch.save({"samples": 8, "rows": "[]"}, folder / f"{8:012d}.pt")
-    path = folder / f"{16:012d}.pt"
-    how = draw(st.sampled_from(["pickle", "torch pickle", "cut", "bytes"]))
-    if how == "pickle":
-        path.write_bytes(pickle.dumps({"samples": _Executed()}, protocol=draw(st.integers(0, 5))))
-    elif how == "torch pickle":
-        torch.save({"samples": 16, "more": _Executed()}, path)
-    else:
-        torch.save({"samples": 16, "rows": "[]", "network": {"w": torch.ones(4)}}, path)
-        content = bytearray(path.read_bytes())
-        if how == "cut":
-            content = content[: draw(st.integers(0, len(content) - 1))]
-        else:
-            content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
-        path.write_bytes(content)
-    found = load_checkpoint(folder, 100)
-    if Path("executed").exists():
-        raise WrongAcceptance("a checkpoint was executed")
-    if found is None or found[0] not in ((8, 16) if how == "bytes" else (8,)):
-        raise WrongAcceptance(f"{how}: {found and found[0]}")
-    return "refused" if found[0] == 8 else "read"
-
-
 TARGETS: dict[str, tuple[float, Callable[[Path, Draw], str]]] = {
     "raw file, one thing impossible": (0.4, raw_spoilt),
     "raw file, bytes changed": (0.1, raw_flipped),
@@ -444,6 +295,9 @@ TARGETS: dict[str, tuple[float, Callable[[Path, Draw], str]]] = {
     "saved plan": (0.05, saved_plan),
     "binning XML": (0.05, binning),
     "checkpoint": (0.05, checkpoint),
+    "model": (0.05, model),
+    "data lock": (0.05, data_lock),
+    "record of a paper": (0.05, paper),
 }
 
 

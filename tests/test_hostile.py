@@ -11,7 +11,8 @@ import resource
 from pathlib import Path
 
 import pytest
-from fuzzing import TARGETS, _Executed, tried
+from fuzzing import TARGETS, tried
+from fuzzing_records import _Executed
 
 from pipeline.config import ConfigError, load_config
 from pipeline.data.formats import FormatError

@@ -362,6 +362,34 @@ def test_a_bundle_is_verified_and_redrawn_from_in_another_folder(paper, tmp_path
     assert "good.measured.json: expected digest" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("way_out", ["../outside.json", "/dev/zero", "/", "results/link"])
+def test_a_bundle_reads_nothing_outside_its_folder(paper, tmp_path, capsys, way_out) -> None:
+    assert main(["bundle", RESULTS, "--date", "2026-01-02"]) == 0
+    elsewhere = unpacked(paper / "toy.zip", tmp_path / "elsewhere")
+    (tmp_path / "outside.json").write_text("{}")
+    (elsewhere / "results" / "link").symlink_to(tmp_path / "outside.json")
+    content = read_json(elsewhere / RESULTS / "paper" / "figures.json")
+    content["files"][way_out] = {"kind": "data", "digest": file_digest(tmp_path / "outside.json")}
+    write_json(elsewhere / RESULTS / "paper" / "figures.json", {**content, "plan": way_out})
+    found = [f for f in verify(elsewhere / RESULTS).findings if f.path == way_out]
+    assert [f.kind for f in found] == ["data", "configuration"]
+    assert {f.found for f in found} == {"a path out of it"} and found[0].remedy == "trust nothing of it"
+
+
+def test_a_damaged_record_of_a_paper_is_told_in_one_line(paper, capsys) -> None:
+    content = record()
+    write_json(f"{RESULTS}/paper/figures.json", {**content, "files": {"results/toy/metrics.json": "?"}})
+    assert main(["verify", RESULTS]) == 1
+    write_json(f"{RESULTS}/paper/figures.json", {**content, "figures": ["hits"]})
+    assert main(["redraw", RESULTS]) == 1
+    write_json(f"{RESULTS}/paper/figures.json", {**content, "figures": {"../x": content["figures"]["hits"]}})
+    assert main(["redraw", RESULTS]) == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "figures.json: expected a paper's record, found TypeError" in first and "unpack the bundle again" in first
+    assert "figures.json: expected a paper's record, found AttributeError" in second
+    assert "expected the figures ['../x'] in the plan, found none of that name" in third
+
+
 def test_two_bundles_are_equal_to_the_byte(paper, monkeypatch) -> None:
     for name in ("one.zip", "two.zip"):
         assert main(["bundle", RESULTS, "--date", "2026-01-02", "--output", name]) == 0

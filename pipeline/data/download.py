@@ -95,8 +95,10 @@ def is_finished(remote: Remote, folder: Path) -> bool:
     if not (path.is_file() and record.is_file()):
         return False
     known = read_json(record)
-    same = known["checksum"] == remote.checksum if remote.checksum else known["url"] == remote.url
-    return bool(same and known["n_bytes"] == path.stat().st_size)
+    if not isinstance(known, dict):
+        return False
+    same = known.get("checksum") == remote.checksum if remote.checksum else known.get("url") == remote.url
+    return bool(same and known.get("n_bytes") == path.stat().st_size)
 
 
 def source_record(path: Path) -> Path:

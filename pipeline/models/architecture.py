@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,20 +81,32 @@ class Architecture:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Architecture:
-        """The architecture that `state` describes."""
+        """The architecture that `state` describes; KeyError, TypeError or ValueError where it describes none."""
         head = HeadSpec.model_validate(state["head"]) if state["head"] else None
         r, phi, z = state["shape"]
         return cls(
             TypeAdapter[Any](Model).validate_python(state["model"]),
             head,
             (r, phi, z),
-            tuple((name, detector) for name, detector in state["domains"]),
-            tuple(state["detectors"]),
-            state["threshold_mev"],
+            tuple((name, detector) for name, detector in map(_names, state["domains"])),
+            _names(state["detectors"]),
+            _number(state["threshold_mev"]),
             {role: cls.from_state(parent) for role, parent in state.get("parents", {}).items()},
-            tuple(state.get("particles", ())),
+            _names(state.get("particles", ())),
             tuple(tuple(numbers) for numbers in state.get("descriptors", ())),
         )
+
+
+def _names(values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"expected names, got {values!r}")
+    return tuple(values)
+
+
+def _number(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, got {value!r}")
+    return value
 
 
 def _masked_vit(architecture: Architecture) -> nn.Module:

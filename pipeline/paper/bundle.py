@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.paper.crate import crate
-from pipeline.paper.verify import BUNDLE, paper_of, verify
+from pipeline.paper.verify import BUNDLE, leads_out, paper_of, verify
 from pipeline.provenance import ProvenanceError, atomic_path, file_digest
 
 Record = dict[str, Any]
@@ -82,7 +82,7 @@ def _chosen(root: Path, record: Record, largest_model_mb: float) -> tuple[list[s
     for path, entry in record["files"].items():
         if entry["kind"] == "data":
             left_out[path] = "showers"
-        elif Path(path).is_absolute() or ".." in Path(path).parts:
+        elif leads_out(path):
             left_out[path] = "outside of the folder that holds results/"
         elif entry["kind"] == "checkpoint" and (size := (root / path).stat().st_size) > largest_model_mb * _MB:
             left_out[path] = f"{size / _MB:.1f} MB, more than {largest_model_mb:g} MB"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -152,7 +153,7 @@ def save_model(
 
 
 def load_model(manifest: Path) -> TrainedModel:
-    """The model of a manifest; `CheckpointError` when manifest and weights do not belong together."""
+    """The model of a manifest; `CheckpointError` when one is damaged, or it and the weights do not belong together."""
     path = manifest.with_suffix(".safetensors")
     try:
         record = read_json(manifest)
@@ -161,15 +162,21 @@ def load_model(manifest: Path) -> TrainedModel:
         raise CheckpointError(
             f"{manifest}: expected a trained model with its weights beside it, got: {error}; train the run again"
         ) from None
-    if found != record.get("weights_digest"):
+    expected = record.get("weights_digest") if isinstance(record, dict) else None
+    if found != expected:
         raise CheckpointError(
-            f"{path}: expected weights of digest {record.get('weights_digest')}, found {found}; "
-            f"delete {manifest} and train again"
+            f"{path}: expected weights of digest {expected}, found {found}; delete {manifest} and train again"
         )
-    architecture = Architecture.from_state(record["architecture"])
-    network = build_network(architecture)
-    network.load_state_dict(_tensors(path))
-    transforms = {name: Transform.from_state(state) for name, state in record["transforms"].items()}
+    try:
+        architecture = Architecture.from_state(record["architecture"])
+        network = build_network(architecture)
+        network.load_state_dict(_tensors(path))
+        transforms = {name: Transform.from_state(state) for name, state in record["transforms"].items()}
+    except (SafetensorError, *_DAMAGE) as error:
+        raise CheckpointError(
+            f"{manifest}: expected the record of the weights beside it, got {type(error).__name__}: "
+            f"{' '.join(str(error).split())}; delete it and train again"
+        ) from None
     return TrainedModel(network.eval(), architecture, transforms, record)
 
 
