@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -119,7 +119,7 @@ def walk_all(tasks: Sequence[Task], places: Workplaces, one: Walk, stamp: dict[s
 
     Whatever ends it early, an interrupt first of all, kills the servers: no walk is waited for.
     """
-    lock, ended = Lock(), Event()
+    lock, ended, lost = Lock(), Event(), 0
 
     def walked(task: Task) -> int:
         place, how, stage = task
@@ -138,9 +138,11 @@ def walk_all(tasks: Sequence[Task], places: Workplaces, one: Walk, stamp: dict[s
     with ThreadPoolExecutor(len(places.servers)) as pool:
         walks = [pool.submit(walked, task) for task in tasks]
         try:
-            while wait(walks, SECONDS_BETWEEN_SIGNALS).not_done:
-                pass
-            return sum(done.result() for done in walks)
+            running: set[Future[int]] = set(walks)
+            while running:
+                done, running = wait(running, SECONDS_BETWEEN_SIGNALS, FIRST_EXCEPTION)
+                lost += sum(walk.result() for walk in done)
+            return lost
         except BaseException:
             ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
