@@ -43,7 +43,7 @@ PARTS = {
     "faults": ["benchmarks/reliability.py", "--faults"],
     "long_runs": ["benchmarks/long_runs.py"],
     "fuzzing": ["tests/fuzzing.py"],
-    "crashes": ["tests/crash_matrix.py", "--workers", str(min(2, multiprocessing.cpu_count()))],
+    "crashes": ["tests/crash_matrix.py", "--workers", str(min(2, multiprocessing.cpu_count())), "--most", "10"],
 }
 Row = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 `python tests/crash_matrix.py [STAGE ...] [--how LETTERS] [--most N]` prints a line per stage and way (`crash_walk.py`),
 and puts it into benchmarks/results/crashes.json with the digest of the code; what stands there of this code is not
-measured again. Stages are killed at all operations, on an empty place and over their own earlier output; in the other
-ways at all, or with `--most` at so many. Ctrl-C ends it at once, and keeps every line that was printed.
+measured again. Stages are killed at all operations; over their own earlier output, and in the other ways, at all or
+with `--most` at so many. Ctrl-C ends it at once, and keeps every line that was printed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "crashes.json"
 PLACES = ("fresh", "again")
 SECONDS_BETWEEN_SIGNALS = 0.2  # a signal that another thread received is seen by the main one when it next wakes up
 Task = tuple[str, str, str]  # place, way, stage
+COMPLETE = ("fresh", "k")  # whatever `--most` says
 Walk = Callable[[Server, Workspace, Task], Found]
 
 
@@ -62,7 +63,8 @@ def missing(stages: Sequence[str], ways: str, code: str, most: int | None) -> li
 
     def fine(task: Task) -> bool:
         row = known.get(task, {})
-        enough = row.get("most", 0) is None or (task[1] != "k" and most is not None and row.get("most", 0) >= most)
+        tried = row.get("most", 0)
+        enough = tried is None or (task[:2] != COMPLETE and most is not None and tried >= most)
         return row.get("code") == code and not row["lost"] and enough
 
     return [task for task in wanted if (task[0] == "fresh" or task[1] == "k") and not fine(task)]
@@ -130,7 +132,7 @@ def walk_all(tasks: Sequence[Task], places: Workplaces, one: Walk, stamp: dict[s
                 print(f"{stage:14} {place:6} {WAYS[how]:22} {reason}", flush=True)
             return 1
         with lock:
-            record(task, {**found.row(), **stamp, "most": None if how == "k" else stamp["most"]})
+            record(task, {**found.row(), **stamp, "most": None if task[:2] == COMPLETE else stamp["most"]})
             print(f"{stage:14} {place:6} {WAYS[how]:22} {sum(found.ends.values()):5} ends", flush=True)
             print("".join(f"    {line}\n" for line in found.lost[:3]), end="", flush=True)
         return len(found.lost)
@@ -180,7 +182,7 @@ def main() -> int:
 
     def one(running: Server, workspace: Workspace, task: Task) -> Found:
         place, how, stage = task
-        return walk(running, workspace, stage, how, place, None if how == "k" else options.most)
+        return walk(running, workspace, stage, how, place, None if task[:2] == COMPLETE else options.most)
 
     try:
         with workplaces(options.workers) as places:

@@ -9,6 +9,7 @@ reads no data, so a fork is as good as a new process.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -57,6 +58,8 @@ def child(command: dict[str, object]) -> int:
 def serve() -> None:
     """Answer commands until stdin ends."""
     import_everything()
+    gc.collect()
+    gc.freeze()  # a child that looks through all objects for garbage would copy them
     errors = Path(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)

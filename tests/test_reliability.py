@@ -109,7 +109,9 @@ def test_what_is_recorded_of_this_code_is_not_measured_again(monkeypatch: pytest
     monkeypatch.setattr(crash_matrix, "RESULTS", tmp_path / "crashes.json")
     for task, row in {
         ("fresh", "k", "merge"): {"most": None},
+        ("fresh", "k", "train"): {"most": 30},
         ("again", "k", "merge"): {"most": None, "code": "older"},
+        ("again", "k", "train"): {"most": 30},
         ("fresh", "l", "merge"): {"most": 10},
         ("fresh", "t", "merge"): {"most": 30, "lost": 1},
     }.items():
@@ -117,6 +119,7 @@ def test_what_is_recorded_of_this_code_is_not_measured_again(monkeypatch: pytest
         crash_matrix.record(task, {"place": place, "how": how, "stage": stage, "code": "this", "lost": 0, **row})
     left = crash_matrix.missing(["merge"], "klft", "this", 10)
     assert left == [("again", "k", "merge"), ("fresh", "f", "merge"), ("fresh", "t", "merge")]
+    assert crash_matrix.missing(["train"], "k", "this", 10) == [("fresh", "k", "train")]
     assert ("fresh", "l", "merge") in crash_matrix.missing(["merge"], "klft", "this", None)
 
 
