@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import digest_of
+from pipeline.config import BaselineSampleSpec, digest_of
 from pipeline.energy import EnergyMeter
 from pipeline.plan import Plan
 from pipeline.provenance import ProvenanceError, alive, file_digest, read_json, write_json
@@ -256,8 +256,7 @@ def _probe(plan: Plan, encoder: str) -> Job:
 
 
 def _study(plan: Plan) -> Job:
-    inputs = tuple(plan.paths.probe(encoder) for encoder in plan.probed())
-    return Job("study", "", plan.paths.study, plan.study_key(), inputs)
+    return Job("study", "", plan.paths.study, plan.study_key(), tuple(plan.study_inputs()))
 
 
 def _figures(plan: Plan, figure: str) -> Job:
@@ -308,6 +307,7 @@ def jobs(plan: Plan) -> list[Job]:
     )
     pairs = sorted(read | probed)
     datasets = {d for _, d in pairs} | ({config.evaluation.reference} if config.evaluation else set())
+    datasets |= {s.data for s in config.samples.values() if isinstance(s, BaselineSampleSpec) and s.data}
     datasets = datasets if plan.config.runs or config.evaluation else set(config.datasets)
     made = [sample for sample in config.samples if sample not in config.file_samples()]
     ingested = [*(d for d in config.datasets if d in datasets), *config.file_samples()]
@@ -327,7 +327,7 @@ def jobs(plan: Plan) -> list[Job]:
         *(_examine(plan, run) for run in config.examined()),
         *([_metrics(plan)] if config.evaluation else []),
         *(_probe(plan, encoder) for encoder in plan.probed()),
-        *([_study(plan)] if config.study else []),
+        *([_study(plan)] if plan.has_study else []),
         *(_figures(plan, figure) for figure in plan.figures() if report),
         *([_report(plan)] if report else []),
     ]

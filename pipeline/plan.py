@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, ConfigError, FilesSampleSpec, SampleSpec, digest_of, load_config
+from pipeline.config import BaselineSampleSpec, Config, ConfigError, FilesSampleSpec, SampleSpec, digest_of, load_config
 from pipeline.config.study import SUBJECT_OF_BASELINES
 from pipeline.paths import FINGERPRINTS, Paths
 from pipeline.provenance import FingerprintCache, ProvenanceError, file_digest, read_json, write_json
@@ -183,6 +183,8 @@ class Plan:
         inputs: dict[str, Any] = {"parts": self.reference_parts()}
         if isinstance(spec, SampleSpec):
             inputs["model"] = self.paths.model(spec.run)
+        if isinstance(spec, BaselineSampleSpec) and spec.data:
+            inputs["others"] = self.part_manifests(spec.data)
         return inputs
 
     def reference_parts(self) -> list[Path]:
@@ -233,8 +235,19 @@ class Plan:
         """All that figures are drawn from."""
         models = [self.paths.model(run) for run in self.config.runs]
         evaluations = self.evaluations()
-        study = [self.paths.study] if self.config.study else []
+        study = [self.paths.study] if self.has_study else []
         return [*models, *evaluations, *([self.paths.metrics] if evaluations else []), *study]
+
+    @property
+    def has_study(self) -> bool:
+        """Whether the experiment ends in a study's page: of encoders, or of generators."""
+        return bool(self.config.study or self.config.generator_study)
+
+    def study_inputs(self) -> list[Path]:
+        """What a study is judged from: tables of errors; or metric rows, and the models beside which losses lie."""
+        if self.config.generator_study:
+            return [self.paths.metrics, *(self.paths.model(run) for run in self.config.generator_study.trained())]
+        return [self.paths.probe(encoder) for encoder in self.probed()]
 
     def probed(self) -> list[str]:
         """What a study reads: its encoders, and the baselines."""
@@ -267,7 +280,7 @@ class Plan:
     def figures(self) -> list[str]:
         """The figures that this experiment can draw."""
         config = self.config
-        study = ["study"] if config.study else []
+        study = ["study"] if self.has_study else []
         if config.evaluation is None:
             return [*study, *(f for f in config.figures.draw if f == "training_curves" and config.runs)]
         skip = set() if config.head_runs() else {"energy_prediction", "pulls"}
@@ -282,7 +295,7 @@ class Plan:
         models = [self.paths.model(run) for run in self.config.runs]
         if not models and self.config.evaluation is None:
             return [m for dataset in self.config.datasets for m in self.part_manifests(dataset)]
-        study = [self.paths.study] if self.config.study else []
+        study = [self.paths.study] if self.has_study else []
         return [*models, *study, *([self.paths.metrics] if self.config.evaluation else []), self.paths.report]
 
     # ------------------------------------------------------------------------------ keys of jobs
@@ -346,7 +359,9 @@ class Plan:
 
     def study_key(self) -> str:
         """All that shapes what a study says, given the tables of errors."""
-        study = self.config.study
+        study, generators = self.config.study, self.config.generator_study
+        if generators:
+            return digest_of([generators.digest(), self.config.experiment])
         return digest_of([study.digest(), self.config.experiment, self.probed()]) if study else ""
 
     def figures_key(self) -> str:

@@ -174,7 +174,8 @@ def generate(plan: Plan, sample: str) -> Path:
     else:
         from pipeline.generation.baselines import generate_untrained
 
-        generate_untrained(plan.config, sample, _reference_parts(plan), output)
+        others = accepted(plan.generate_inputs(sample).get("others", []))
+        generate_untrained(plan.config, sample, _reference_parts(plan), output, others)
     return output
 
 
@@ -239,6 +240,14 @@ def probe(plan: Plan, encoder: str) -> Path:
 
 def study(plan: Plan) -> Path:
     """Judge the study: its records, and beside them the page that says what was found."""
+    found, page = _judged_generators(plan) if plan.config.generator_study else _judged_encoders(plan)
+    with atomic_path(plan.paths.study.with_name("summary.md")) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    write_json(plan.paths.study, found)
+    return plan.paths.study
+
+
+def _judged_encoders(plan: Plan) -> tuple[dict[str, Any], str]:
     from pipeline.studies.summary import summary
     from pipeline.studies.verdicts import metrics_of
 
@@ -246,10 +255,18 @@ def study(plan: Plan) -> Path:
         raise ConfigError("expected a 'study' section, got none; see config/experiments/")
     rows = [row for encoder in plan.probed() for row in read_json(plan.paths.probe(encoder))["rows"]]
     found = metrics_of(plan.config.study, rows)
-    with atomic_path(plan.paths.study.with_name("summary.md")) as temporary:
-        temporary.write_text(summary(plan.config, found), encoding="utf-8")
-    write_json(plan.paths.study, found)
-    return plan.paths.study
+    return found, summary(plan.config, found)
+
+
+def _judged_generators(plan: Plan) -> tuple[dict[str, Any], str]:
+    from pipeline.evaluation.summary import read_lines
+    from pipeline.studies.generators import judged
+    from pipeline.studies.generators_summary import summary
+
+    assert plan.config.generator_study is not None  # the caller's condition
+    curves = {run: read_lines(_curves(plan)[run]) for run in plan.config.generator_study.trained()}
+    found = judged(plan.config.generator_study, read_json(plan.paths.metrics), curves)
+    return found, summary(plan.config, found)
 
 
 def figures(plan: Plan, figure: str) -> Path:
@@ -300,7 +317,7 @@ def _tables(plan: Plan) -> dict[str, Any]:
     """Everything that figures draw."""
     from pipeline.evaluation.summary import gather
 
-    study = {"study": read_json(plan.paths.study)} if plan.config.study else {}
+    study = {"study": read_json(plan.paths.study)} if plan.has_study else {}
     return {**gather(plan.config, plan.evaluations(), _curves(plan), _costs(plan)), **study}
 
 

@@ -14,6 +14,7 @@ from pipeline.config.data import DatasetSpec, SelectSpec, SimulateSpec, SplitSpe
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, LayerSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
 from pipeline.config.experiment import Config, ConfigError, load_config
+from pipeline.config.generator_study import GeneratorStudySpec
 from pipeline.config.generators import ConsistencySpec, DiffusionSpec, GeneratorSpec, LayerEnergiesSpec, ModelSpec
 from pipeline.config.parallel import ParallelSpec
 from pipeline.config.pretraining import MaskedViTSpec
@@ -55,6 +56,7 @@ __all__ = [
     "FilesSampleSpec",
     "FiniteScalarsSpec",
     "GeneratorSpec",
+    "GeneratorStudySpec",
     "HeadSpec",
     "LayerEnergiesSpec",
     "LayerSpec",

@@ -16,11 +16,12 @@ from pipeline.config.cost import CostSpec
 from pipeline.config.data import DatasetSpec, SplitSpec
 from pipeline.config.detectors import BUILT_IN_DETECTORS, DetectorSpec, MeshSpec
 from pipeline.config.evaluation import EvaluationSpec, FiguresSpec
+from pipeline.config.generator_study import GeneratorStudy, GeneratorStudySpec
 from pipeline.config.generators import DiffusionSpec, GeneratorSpec
 from pipeline.config.pretraining import MaskedViTSpec
 from pipeline.config.recipes import RecipeSpec
 from pipeline.config.runs import Model, RunSpec
-from pipeline.config.samples import FilesSampleSpec, Sample, SampleSpec
+from pipeline.config.samples import BaselineSampleSpec, FilesSampleSpec, Sample, SampleSpec
 from pipeline.config.spec import Spec, digest_of
 from pipeline.config.study import LABEL, SUBJECT_OF_BASELINES, Study, StudySpec
 
@@ -53,8 +54,13 @@ class Config(Spec):
     evaluation: EvaluationSpec | None = None
     figures: FiguresSpec = FiguresSpec()
     study: Study = None
+    generator_study: GeneratorStudy = None
     compute: ComputeSpec = ComputeSpec()
     cost: CostSpec = CostSpec()
+
+    def digest(self, exclude: set[str] | None = None) -> str:
+        """Of the content; a section that was added later and is left out moves nothing."""
+        return super().digest((exclude or set()) | (set() if self.generator_study else {"generator_study"}))
 
     # ------------------------------------------------------------------------------- look-ups
 
@@ -172,20 +178,27 @@ class Config(Spec):
     @model_validator(mode="before")
     @classmethod
     def _with_runs_of_study(cls, content: Any) -> Any:
-        """The runs that a study writes, beside those given; one of the same name is kept as it is given."""
-        if not isinstance(content, dict) or not content.get("study"):
+        """The runs and samples that studies write, beside those given; one of the same name is kept as it is given."""
+        if not isinstance(content, dict):
             return content
+        runs, samples = dict[str, Any](), dict[str, Any]()
         try:
-            written = StudySpec.model_validate(content["study"]).runs()
+            if content.get("study"):
+                runs |= StudySpec.model_validate(content["study"]).runs()
+            if content.get("generator_study"):
+                generators = GeneratorStudySpec.model_validate(content["generator_study"])
+                runs, samples = {**runs, **generators.runs()}, generators.samples()
         except ValidationError:
             return content  # told, with its key, when the field itself is read
-        return {**content, "runs": {**written, **(content.get("runs") or {})}}
+        written = {"runs": runs, "samples": samples}
+        return {**content, **{key: {**own, **(content.get(key) or {})} for key, own in written.items() if own}}
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
         errors = [*self._names(), *self._references()]
         if not errors:
             errors = [*self._run_errors(), *self._sample_errors(), *self._study_errors()]
+            errors += self._generator_study_errors()
         if errors:
             raise ValueError("\n".join(errors))
         return self
@@ -254,6 +267,8 @@ class Config(Spec):
                 errors.append(f"samples.{name}.files: expected a pattern of raw files, got none")
             if isinstance(sample, FilesSampleSpec) and sample.detector not in ("", *known):
                 errors.append(_unknown(f"samples.{name}.detector", sample.detector, known))
+            if isinstance(sample, BaselineSampleSpec) and sample.data and sample.data not in self.datasets:
+                errors.append(_unknown(f"samples.{name}.data", sample.data, self.datasets))
             if isinstance(sample, SampleSpec) and sample.run not in self.runs:
                 errors.append(_unknown(f"samples.{name}.run", sample.run, self.runs))
         drawn = self.figures.samples
@@ -263,6 +278,15 @@ class Config(Spec):
         if self.study:
             keys = zip(("study.data", "study.zero_shot.data"), self.study.labelled_data, strict=False)
             errors += [_unknown(key, name, self.datasets) for key, name in keys if name not in self.datasets]
+        if self.study and self.generator_study:
+            errors.append("generator_study: expected one study in an experiment, got 'study' as well; make two")
+        if self.generator_study:
+            named = {"old": self.generator_study.old, "new": self.generator_study.new}
+            errors += [
+                _unknown(f"generator_study.{key}", name, self.datasets)
+                for key, name in named.items()
+                if name not in self.datasets
+            ]
         if SUBJECT_OF_BASELINES in self.runs and self.study:
             errors.append(f"runs.{SUBJECT_OF_BASELINES}: the name is taken by the study; choose another")
         if self.samples and not self.evaluation:
@@ -413,6 +437,13 @@ class Config(Spec):
                     f"samples.{name}.detector: expected that of evaluation.reference, '{reference}', "
                     f"got '{sample.detector}'; compare it with its own detector's data"
                 )
+            if isinstance(sample, BaselineSampleSpec) and sample.data and self.evaluation:
+                ours, theirs = (self.raw_mesh(d).cells for d in (self.evaluation.reference, sample.data))
+                if ours != theirs:
+                    errors.append(
+                        f"samples.{name}.data: expected as many cells as evaluation.reference has, {list(ours)}, got "
+                        f"{list(theirs)} of '{sample.data}'; take a data set on the same mesh"
+                    )
             if not isinstance(sample, SampleSpec):
                 continue
             if not isinstance(self.model_of(sample.run), GeneratorSpec) or self.runs[sample.run].head:
@@ -450,6 +481,22 @@ class Config(Spec):
         return [
             f"samples.{sample}.run: expected a recipe with an inverse, got '{recipe}' of run '{run}', whose "
             "layer_fractions need layer energies that the model does not make; give the model layer_energies"
+        ]
+
+    def _generator_study_errors(self) -> list[str]:
+        """Generators are compared with the new detector's held-out showers, in what the evaluation measures."""
+        study, evaluation = self.generator_study, self.evaluation
+        if study is None:
+            return []
+        if evaluation is None or evaluation.reference != study.new:
+            got = f"'{evaluation.reference}'" if evaluation else "no evaluation"
+            return [f"evaluation.reference: expected '{study.new}' as in generator_study.new, got {got}"]
+        metrics = [score.partition("/")[2] for score in study.scores]
+        measured = {*evaluation.metrics, *(f"auc_{name}" for name in evaluation.classifiers)}
+        return [
+            f"generator_study.scores: expected metrics that the evaluation measures, {sorted(measured)}, got '{metric}'"
+            for metric in metrics
+            if metric not in measured
         ]
 
     def _study_errors(self) -> list[str]:
@@ -509,8 +556,12 @@ class Config(Spec):
             content["evaluation"]["reference"] += "_smoke"
         if content.get("study"):
             content["study"] = _small_study(content["study"])
+        if content.get("generator_study"):
+            content["generator_study"] = _small_generator_study(content["generator_study"])
         for sample in content.get("samples", {}).values():
             sample |= {"first_file_only": True} if "files" in sample else {}
+            sample |= {"showers": min(sample["showers"], 12)} if sample.get("showers") else {}
+            sample |= {"data": f"{sample['data']}_smoke"} if sample.get("data") else {}
         return Config.model_validate(content)
 
 
@@ -531,6 +582,11 @@ def _small_study(study: dict[str, Any]) -> dict[str, Any]:
         few |= {"zero_shot": {"data": f"{study['zero_shot']['data']}_smoke", "labels": 8}}
     claims = [claim | {"labels": [8]} for claim in study.get("claims", ())]
     return study | few | {"data": f"{study['data']}_smoke", "claims": claims}
+
+
+def _small_generator_study(study: dict[str, Any]) -> dict[str, Any]:
+    """The same arms and numbers of showers; its runs and samples, which are small, stand under their own keys."""
+    return study | {key: f"{study[key]}_smoke" for key in ("old", "new")}
 
 
 def load_config(source: str | Path | dict[str, Any]) -> Config:

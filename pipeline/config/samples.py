@@ -73,8 +73,19 @@ class BaselineSampleSpec(Spec):
 
     baseline: Literal["nearest_energy", "parametric", "independent_cells"]
     neighbours: PositiveInt = Field(20, description="independent_cells: training showers that a cell is drawn from")
+    showers: PositiveInt | None = Field(
+        None, description="know the first N training showers only, as a run's `showers`"
+    )
+    data: str | None = Field(
+        None, description="know another data set's training showers, cell by cell as they are; default: the reference's"
+    )
     seed: int = 1
     version: int = 1
+
+    def digest(self, exclude: set[str] | None = None) -> str:
+        """Of the content; what was added later and is left out moves no sample that was made before."""
+        later = {name for name in ("showers", "data") if getattr(self, name) is None}
+        return super().digest((exclude or set()) | later)
 
 
 class PerturbedSampleSpec(Spec):

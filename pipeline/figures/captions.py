@@ -71,5 +71,6 @@ CAPTIONS: dict[str, str] = {
     "study": "RMS of the relative error of the incident energy on test showers, against the number of labelled showers "
     "or along the study's axis. Linear heads on frozen encoders: pre-trained, pre-trained on cells permuted within "
     "each shower (the control) and random; networks trained on the labels alone; hand-made features. Error bars and "
-    "bands: standard deviation over encoder seeds and subsets of labels.",
+    "bands: standard deviation over encoder seeds and subsets of labels. Of generators: distance of samples from "
+    "held-out showers against the number of the new detector's showers, smaller is better.",
 }

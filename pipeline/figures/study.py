@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.figures.generator_study import generator_study
 from pipeline.figures.style import FLOOR, MUTED, Look, heading, placeholder
 
 Tables = Mapping[str, Any]
@@ -39,6 +40,8 @@ def study(tables: Tables) -> tuple[Figure, dict[str, Any]]:
     found = tables.get("study")
     if not found:
         return placeholder(NOTHING), {}
+    if found.get("kind") == "generators":
+        return generator_study(found)
     several = len(found["points"]) > 1
     columns = _chosen(found["labels"]) if several else found["tasks"]
     lines = found["tasks"] if several else [None]

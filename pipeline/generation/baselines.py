@@ -32,8 +32,13 @@ BLOCK = 50
 READOUT_THRESHOLD_MEV = 5e-4
 
 
-def generate_untrained(config: Config, sample_name: str, parts: Sequence[Path], output: Path) -> None:
-    """Write the showers of `samples.<sample_name>`, a baseline or a perturbed sample."""
+def generate_untrained(
+    config: Config, sample_name: str, parts: Sequence[Path], output: Path, others: Sequence[Path] = ()
+) -> None:
+    """Write the showers of `samples.<sample_name>`, a baseline or a perturbed sample; `others` are parts of its `data`.
+
+    Showers of another data set lie in the same cells of the reference's mesh, in whatever mm these were.
+    """
     assert config.evaluation is not None  # guaranteed by validation
     spec, evaluation = config.samples[sample_name], config.evaluation
     opened, started, cpu = [Part.open(part) for part in parts], time.monotonic(), time.process_time()
@@ -50,8 +55,9 @@ def generate_untrained(config: Config, sample_name: str, parts: Sequence[Path], 
                 "nearest_energy": (nearest_energy, 1),
                 "independent_cells": (independent_cells, spec.neighbours),
             }[spec.baseline]
-            known = training_stream(opened, config.splits).rebin(evaluation.rebin).cut(evaluation.threshold_mev)
+            known = known_showers(config, spec, [Part.open(part) for part in others] if spec.data else opened)
             training = known.take(np.unique(nearest_rows(known, asked, k))).read()  # all that will be asked for
+            training = replace(training, mesh=asked.mesh.rebinned(evaluation.rebin)) if spec.data else training
             blocks = make(spec, asked, training, evaluation.threshold_mev)
     reference = config.datasets[evaluation.reference]
     write_calochallenge(
@@ -68,6 +74,13 @@ def generate_untrained(config: Config, sample_name: str, parts: Sequence[Path], 
         output.with_suffix(".measured.json"),
         {"device": "cpu", "showers": evaluation.showers, "ms_per_shower": milliseconds, "cpu_ms_per_shower": cpu_ms},
     )
+
+
+def known_showers(config: Config, spec: BaselineSampleSpec, parts: Sequence[Part]) -> ShowerStream:
+    """The training showers that a baseline knows, on the evaluation's mesh and cut."""
+    assert config.evaluation is not None
+    stream = training_stream(parts, config.splits, limit=spec.showers)
+    return stream.rebin(config.evaluation.rebin).cut(config.evaluation.threshold_mev)
 
 
 def coarse(showers: RaggedShowers, config: Config) -> RaggedShowers:

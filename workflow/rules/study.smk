@@ -1,4 +1,4 @@
-# A study: errors of linear heads on every encoder and of the baselines, then curves, verdicts and a summary.
+# A study: errors of linear heads on every encoder and of the baselines, or metrics of generators; then the verdicts.
 
 
 rule probe:
@@ -23,7 +23,7 @@ rule probe:
 
 rule study:
     input:
-        [PATHS.probe(encoder) for encoder in PLAN.probed()],
+        PLAN.study_inputs(),
     output:
         f"{RESULTS}/study/metrics.json",
         f"{RESULTS}/study/summary.md",
