@@ -17,10 +17,12 @@ from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
 from pipeline.config import Config, ConfigError, MaskedViTSpec, RecipeSpec, StudySpec, TaskSpec, load_config
 from pipeline.config.study import LabelTrainingSpec, merged
 from pipeline.data.transforms import Transform
+from pipeline.models import Architecture, build_network
+from pipeline.models.detectors import descriptor
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.plan import Plan
 from pipeline.studies.baselines import baseline_heads, log_visible_energy
-from pipeline.studies.encoders import frozen_features, token_batches
+from pipeline.studies.encoders import encoded, frozen_features, placed, token_batches
 from pipeline.studies.from_labels import train_from_labels
 from pipeline.studies.linear import linear_head, ridge, standardised
 from pipeline.studies.pool import Labelled, Pool, relative_error
@@ -28,6 +30,7 @@ from pipeline.studies.probe import _network_rows, _zero_shot_rows
 from pipeline.studies.summary import findings, percent, summary, verdict
 from pipeline.studies.verdicts import cells, deviation, gains, judged, metrics_of, paired, power_laws, ranking
 from pipeline.studies.views import groups, visible_cells, visible_tokens
+from pipeline.training.checkpoint import TrainedModel
 
 SHAPE = (6, 8, 6)
 PATCH = (3, 4, 2)
@@ -189,12 +192,69 @@ def test_a_zero_shot_head_from_the_same_showers_is_the_ordinary_one() -> None:
     content = {"labels": [20], "pool": 30, "zero_shot": {"data": "other", "labels": 20}, "points": {"p": {}}}
     asked, networks = study(**content, claims=[]), {"pretrained": net}
     ordinary = [r for r in _network_rows(asked, "p_seed1", networks, "front", own) if r["arm"] == "pretrained"]
-    shot = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, own))
+    shot = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, networks, own))
     assert [row["error"] for row in shot] == [row["error"] for row in ordinary] and len(shot) == 2
     other = replace(own, incident_energy=own.incident_energy * 3)
-    tripled = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, other))
+    tripled = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, networks, other))
     assert all(row["error"] > 1 for row in tripled)
-    assert not list(_zero_shot_rows(asked, "p_shuffled_seed1", {"shuffled": net}, "front", own, own))
+    assert not list(_zero_shot_rows(asked, "p_shuffled_seed1", {"shuffled": net}, "front", own, {}, own))
+
+
+# ----------------------------------------------------------------------------------- unseen detectors
+
+CONDITIONING = yaml.safe_load((REPOSITORY / "config" / "experiments" / "detector_conditioning.yaml").read_text())
+
+
+def told_encoder(kind: str | None) -> TrainedModel:
+    """As if trained on SiW, SiPb and SciW of the study's configuration, with weights that tell them apart."""
+    config = load_config(CONDITIONING)
+    embedding = {"detector_embedding": {"kind": kind}} if kind else {}
+    spec = MaskedViTSpec.model_validate({"patch": PATCH, "width": 12, "depth": 1, "heads": 2, **embedding})
+    names = ("front_siw", "study_sipb", "study_sciw")
+    domains = tuple((name, config.datasets[name].detector) for name in names)
+    mesh = config.preprocessing["log"].mesh_after(config.raw_mesh("front_siw"))
+    numbers = tuple(descriptor(config.detector(d), mesh.model_copy(update=_sizes(config, n))) for n, d in domains)
+    own = Architecture(spec, None, SHAPE, domains, tuple(d for _, d in domains), 0.01, descriptors=numbers)
+    network = build_network(own, 3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return TrainedModel(network.eval(), own, {}, {"run": "encoder"})
+
+
+def _sizes(config: Config, name: str) -> dict[str, Any]:
+    mesh = config.preprocessing["log"].mesh_after(config.raw_mesh(name))
+    return {"dr_mm": mesh.dr_mm, "dz_mm": mesh.dz_mm}
+
+
+@pytest.mark.parametrize("kind", ["one_hot", "descriptor", "learned"])
+def test_an_encoder_placed_on_a_detector_that_it_knows_is_the_trained_one(kind) -> None:
+    trained, own = told_encoder(kind), pool(FRONT)
+    there = placed(trained, load_config(CONDITIONING), "study_sciw", "log")
+    (batch,) = token_batches(own, np.arange(5), there)
+    told = trained.network.told(torch.full((5,), 2))
+    expected = trained.network.encode(batch.values, batch.tokens, told)
+    np.testing.assert_allclose(encoded(there, batch).detach(), expected.detach(), atol=1e-6)
+    other = trained.network.encode(batch.values, batch.tokens, trained.network.told(torch.zeros(5, dtype=torch.int64)))
+    assert (other - expected).abs().max() > 1e-3
+
+
+def test_an_unseen_detector_is_a_free_slot_the_mean_row_or_its_numbers() -> None:
+    config = load_config(CONDITIONING)
+    told = {
+        kind: placed(told_encoder(kind), config, "study_scipb", "log").told(torch.zeros(1, dtype=torch.int64))
+        for kind in ("one_hot", "learned", "descriptor")
+    }
+    assert told["one_hot"].flatten().tolist() == [0, 0, 0, 1, 0, 0, 0, 0]  # the three before it are taken
+    rows = told_encoder("learned").network.detector.rows.weight
+    np.testing.assert_allclose(told["learned"][0].detach(), rows.mean(dim=0).detach(), atol=1e-6)
+    known = told_encoder("descriptor").network.told(torch.arange(3))
+    assert (told["descriptor"] - known).abs().max(dim=1).values.min() > 1e-3
+
+
+def test_an_encoder_that_is_told_nothing_is_the_same_everywhere() -> None:
+    trained = told_encoder(None)
+    assert placed(trained, load_config(CONDITIONING), "study_scipb", "log") is trained.network
 
 
 # ------------------------------------------------------------------------------------------ verdicts

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.config.study import LabelTrainingSpec
 from pipeline.models.masked_vit import MaskedViT
-from pipeline.studies.encoders import TokenBatch, token_batches
+from pipeline.studies.encoders import TokenBatch, encoded, token_batches
 from pipeline.studies.pool import Pool, Rows, relative_error
 
 _PLATEAU = 0.9  # a best step before this share of all steps is called a plateau
@@ -49,7 +49,7 @@ class Reader(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """(B,) ln(E_inc / MeV)."""
-        pooled = self.encoder.encode(batch.values, batch.tokens).mean(dim=1)  # (B, W)
+        pooled = encoded(self.encoder, batch).mean(dim=1)  # (B, W)
         out: Tensor = self.centre + self.spread * self.out(pooled)[:, 0]  # (B,)
         return out
 

@@ -9,7 +9,7 @@ of its seed, and what is trained on labels alone; subset i of these belongs to t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from pipeline.models import build_network
 from pipeline.models.masked_vit import MaskedViT
 from pipeline.provenance import read_json, write_json
 from pipeline.studies.baselines import baseline_heads, log_visible_energy
-from pipeline.studies.encoders import frozen_features
+from pipeline.studies.encoders import frozen_features, placed
 from pipeline.studies.from_labels import train_from_labels
 from pipeline.studies.linear import Fitted, linear_head
 from pipeline.studies.pool import Array, Labelled, Pool, Rows
@@ -55,22 +55,21 @@ def probe(
     with reproducible(1, torch.device("cpu")):
         fitted = [Transform.from_state(read_json(path)) for path in transforms]
         labelled = [Labelled.read([Part.open(p) for p in own], config.splits, study) for own in parts]
-        networks = _networks(config, subject, model) if model else {}
+        networks = [_networks(config, subject, model, data) if model else {} for data in study.labelled_data]
         rows: list[Row] = []
         for name, task in study.tasks.items():
             pool, *others = [Pool.of(a, t, task, seed_of(name)) for a, t in zip(labelled, fitted, strict=True)]
             if model is None:
                 rows += _baseline_rows(study, name, pool)
             else:
-                rows += _network_rows(study, subject, networks, name, pool)
-                rows += (
-                    row for other in others for row in _zero_shot_rows(study, subject, networks, name, pool, other)
-                )
+                rows += _network_rows(study, subject, networks[0], name, pool)
+                for there, other in zip(networks[1:], others, strict=True):
+                    rows += _zero_shot_rows(study, subject, networks[0], name, pool, there, other)
     write_json(output, {"subject": subject, "rows": rows})
 
 
-def _networks(config: Config, subject: str, model: Path) -> dict[str, MaskedViT]:
-    """The subject's encoder by its arm, and beside a pre-trained one the untrained one of the same seed."""
+def _networks(config: Config, subject: str, model: Path, data: str) -> dict[str, MaskedViT]:
+    """By arm, placed on a data set: the subject, and beside a pre-trained encoder the untrained one of its seed."""
     trained = load_model(model)
     assert config.study is not None
     _, arm, seed = config.study.encoders()[subject]
@@ -81,7 +80,7 @@ def _networks(config: Config, subject: str, model: Path) -> dict[str, MaskedViT]
     for name, network in networks.items():
         if not isinstance(network, MaskedViT):
             raise StudyError(f"{model}: expected a masked_vit without a head, got a {type(network).__name__}")
-        found[name] = network
+        found[name] = placed(replace(trained, network=network), config, data, config.runs[subject].recipe)
     return found
 
 
@@ -109,13 +108,22 @@ def _network_rows(
 
 
 def _zero_shot_rows(
-    study: StudySpec, subject: str, networks: dict[str, MaskedViT], task: str, pool: Pool, other: Pool
+    study: StudySpec,
+    subject: str,
+    networks: dict[str, MaskedViT],
+    task: str,
+    pool: Pool,
+    there: dict[str, MaskedViT],
+    other: Pool,
 ) -> Iterator[Row]:
-    """Heads fitted on the other data set's labels, on this one's test showers: the same at any number of labels."""
+    """Heads fitted on the other data set's labels, on this one's test showers: the same at any number of labels.
+
+    `networks` are told this data set's detector, `there` the other one's, where they are told any.
+    """
     point, own, seed = study.encoders()[subject]
     if own != PRETRAINED or study.zero_shot is None:
         return
-    features = np.concatenate([frozen_features(networks[own], p) for p in (other, pool)])
+    features = np.concatenate([frozen_features(there[own], other), frozen_features(networks[own], pool)])
     energy = np.concatenate([other.incident_energy, pool.incident_energy])
     for index in range(study.subsets):
         rows = other.subset(study.zero_shot.labels, index, study.seed)
