@@ -20,6 +20,7 @@ from pipeline.studies.generators import judged, plateaus, savings, summed
 from pipeline.studies.generators_summary import findings, summary
 
 EXPERIMENT = yaml.safe_load((REPOSITORY / "config" / "experiments" / "transfer_generator.yaml").read_text())
+EXPERIMENT["generator_study"]["showers"] = [30, 100, 300, 900]
 SCORE = "features/sliced_wasserstein"
 
 
