@@ -125,6 +125,12 @@ def test_a_study_is_drawn_against_labels_or_along_its_axis() -> None:
     assert [text.get_text() for text in names] == ["pre-trained, frozen", "hand-made features, linear"]
 
 
+def test_an_arm_that_stands_in_one_panel_alone_is_in_the_legend() -> None:
+    scratch = {"task": "front", "labels": 100, "point": "half", "arm": "scratch", "mean": 0.3, "spread": 0.01}
+    figure, _ = FIGURES["study"]({"study": {**STUDY, "cells": [*STUDY["cells"], scratch]}})
+    assert "from scratch, at its plateau" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_figures_without_data_say_so() -> None:
     for name, function in FIGURES.items():
         with styled():

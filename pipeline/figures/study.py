@@ -55,8 +55,10 @@ def study(tables: Tables) -> tuple[Figure, dict[str, Any]]:
                 _against_labels(ax, found, str(column))
             ax.set_ylabel("RMS of relative energy error [%]")
             ax.set_ylim(bottom=0)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=3)
+    shown = [entry for ax in axes.flat for entry in zip(*ax.get_legend_handles_labels(), strict=True)]
+    handles = {name: handle for handle, name in reversed(shown)}  # some arms stand in some panels only
+    names = [name for name, _ in _ARMS.values() if name in handles]
+    figure.legend([handles[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=3)
     return figure, {key: found[key] for key in ("axis", "points", "cells", "gains")}
 
 
