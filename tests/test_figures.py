@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from test_evaluate import config, evaluations, parts, predictions  # noqa: F401
 
@@ -20,9 +21,8 @@ from pipeline.figures.page import flat, lineage_tables, plain_text
 from pipeline.figures.panels import MOST_INSIDE, Curve, finish_ratio, histogram_curve
 from pipeline.figures.report import ReportError, write_report
 from pipeline.figures.showers import in_space
-from pipeline.figures.style import looks, styled
+from pipeline.figures.style import label_with_power, looks, power_of_thousand, styled
 from pipeline.figures.summary import light, number
-from pipeline.figures.training import power_of_thousand
 from pipeline.provenance import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -177,16 +177,23 @@ def test_names_of_many_samples_stand_below_the_figure(tables) -> None:
         assert {f"sample {i}" for i in range(5)} <= {t.get_text().split(":")[0] for t in many.legends[0].get_texts()}
 
 
-@pytest.mark.parametrize(
-    ("losses", "power"), [([0.5, 2.0], 0), ([-0.02, 0.0], 0), ([4e-3, 1e-4], -3), ([-2e5], 3), ([0.0], 0)]
-)
-def test_small_and_large_losses_say_their_power_on_the_axis(losses, power) -> None:
-    assert power_of_thousand(losses) == power
-    rows = [{"samples": i, "loss": loss, "split": "train"} for i, loss in enumerate(losses)]
+@pytest.mark.parametrize(("top", "power"), [(2.0, 0), (0.02, 0), (4e-3, -3), (4e-4, -6), (2e4, 0), (2e5, 3)])
+def test_small_and_large_values_say_their_power_on_the_axis(top, power) -> None:
+    assert power_of_thousand(top) == power
+    ax = Figure().add_subplot()
+    ax.set_ylim(0, top)
+    label_with_power(ax, "loss")
+    assert ax.get_ylabel() == (f"loss [$10^{{{power}}}$]" if power else "loss")
+    if power:
+        assert ax.yaxis.get_major_formatter()(2 * 10**power) == "2"
+
+
+def test_no_power_of_ten_lies_on_a_heading() -> None:
+    rows = [{"samples": i, "loss": 4e-3 / i, "split": "train"} for i in (1, 2, 3)]
     figure, numbers = FIGURES["training_curves"]({"training": {"run": rows}})
-    assert figure.axes[0].get_ylabel() == (f"loss [$10^{{{power}}}$]" if power else "loss")
-    assert figure.axes[0].lines[0].get_ydata() == pytest.approx(np.array(losses) / 10**power)
-    assert numbers["run"] == rows
+    FigureCanvasAgg(figure).draw()
+    assert figure.axes[0].get_ylabel() == "loss [$10^{-3}$]" and numbers["run"] == rows
+    assert figure.axes[0].yaxis.get_offset_text().get_text() == ""
 
 
 def test_a_histogram_becomes_a_density() -> None:

@@ -12,8 +12,8 @@ from training_fixtures import CONTENT
 
 from pipeline.config import load_config
 from pipeline.evaluation.cost import BINS, binned, costs
-from pipeline.figures import draw
-from pipeline.figures.front import apart
+from pipeline.figures import FIGURES, draw
+from pipeline.figures.front import AUC, apart
 from pipeline.provenance import read_json, write_json
 
 EVALUATIONS = {"slow": 17, "fast": 1}
@@ -54,10 +54,21 @@ def test_the_front_shows_what_was_measured(measured, tmp_path) -> None:
     draw("front", tables, tmp_path / "front.pdf", {})
     points = read_json(tmp_path / "front.json")["numbers"]["points"]
     assert [(p["sample"], p["auc"], p["evaluations"]) for p in points] == [("slow", 0.61, 17), ("fast", 0.62, 1)]
+    assert {p["run"] for p in points} == {"generator"}
     draw("speedup", tables, tmp_path / "speedup.pdf", {})
     numbers = read_json(tmp_path / "speedup.json")["numbers"]
     assert np.allclose(numbers["factor"]["fast"], [b["mean_ms"] / 2 for b in measured["geant4"]["bins"]])
     assert (tmp_path / "front.png").stat().st_size > 10_000
+
+
+def test_samples_without_evaluations_are_not_joined(measured) -> None:
+    for record in measured["samples"].values():
+        record["evaluations"] = 0
+    cells = {name: {"value": 0.6, "error": 0.01} for name in EVALUATIONS}
+    tables = {"costs": measured, "reference": "toy", "summary": {"lines": [{"metric": AUC, "cells": cells}]}}
+    figure, numbers = FIGURES["front"](tables)
+    assert [p["run"] for p in numbers["points"]] == list(EVALUATIONS)
+    assert not figure.axes[1].lines and not figure.axes[1].containers  # nothing against evaluations
 
 
 @pytest.mark.parametrize("figure", ["front", "speedup"])

@@ -113,4 +113,4 @@ class FiguresSpec(Spec):
         0.5, description="attention: the held-out shower at this quantile of the incident energy"
     )
     images: NonNegativeInt = Field(4, description="single showers shown, in figures and on the page")
-    version: int = 3
+    version: int = 4

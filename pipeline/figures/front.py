@@ -1,8 +1,8 @@
 """Quality against time: how well a classifier tells each sample from Geant4, and what a shower costs.
 
 In: the mapping of tables made by the evaluation, with `costs` (CPU milliseconds of one core); out: a figure and the
-numbers it shows. Samples of one run are joined by a line in the order of their evaluations. These figures show
-measured times, so they alone are not the same to the byte when drawn from another measurement.
+numbers it shows. Samples of one run are joined by a line in the order of their evaluations; those without any stand
+alone. These figures show measured times, so they alone differ in their bytes when drawn from another measurement.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _points(tables: Tables) -> list[dict[str, Any]]:
     return [
         {
             "sample": name,
-            "run": measured[name]["run"] or name,
+            "run": (measured[name].get("evaluations") and measured[name]["run"]) or name,
             "auc": cell["value"],
             "error": cell["error"] or 0.0,
             "cpu_ms_per_shower": measured[name]["cpu_ms_per_shower"],

@@ -7,6 +7,7 @@ can tell apart, each with its own line and marker so that they can be told apart
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,6 +137,19 @@ def plain_ticks(ax: Axes) -> None:
     digits = "235" if low <= 0 or high > 10 * low else "23457"
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     ax.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in digits else "")
+
+
+def label_with_power(ax: Axes, label: str) -> None:
+    """Label the vertical axis, with the power of ten of very small or large values, which would lie on the heading."""
+    power = power_of_thousand(max(abs(limit) for limit in ax.get_ylim()))
+    ax.set_ylabel(f"{label} [$10^{{{power}}}$]" if power else label)
+    if power:
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y / 10**power:g}")
+
+
+def power_of_thousand(largest: float) -> int:
+    """Power of ten, a multiple of 3, for an axis that reaches this value; 0 for plain numbers."""
+    return 0 if largest == 0 or 1e-2 <= largest < 1e5 else 3 * math.floor(math.log10(largest) / 3)
 
 
 def placeholder(message: str) -> Figure:

@@ -6,15 +6,14 @@ In: the mapping of tables made by the evaluation; out: a figure and the numbers 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.style import heading, placeholder, shown
+from pipeline.figures.style import heading, label_with_power, placeholder, shown
 
 Tables = Mapping[str, Any]
 Drawn = tuple[Figure, dict[str, Any]]
@@ -50,20 +49,13 @@ def _training_panel(ax: Axes, rows: list[dict[str, Any]]) -> None:
         "train": {"color": "#0072b2", "linewidth": 1.0, "alpha": 0.75},
         "validation": {"color": "#d55e00", "marker": "s", "markersize": 3.5, "linestyle": "--", "linewidth": 1.4},
     }
-    power = power_of_thousand([r["loss"] for r in rows])
     for split, style in styles.items():
-        chosen = sorted((r["samples"] / 1e3, r["loss"] / 10**power) for r in rows if r.get("split") == split)
+        chosen = sorted((r["samples"] / 1e3, r["loss"]) for r in rows if r.get("split") == split)
         if chosen:
             ax.plot(*zip(*chosen, strict=True), label=split, **style)  # type: ignore[arg-type]
-    losses = np.array([r["loss"] for r in rows]) / 10**power
+    losses = np.array([r["loss"] for r in rows])
     low, high = losses.min(), np.quantile(losses, 0.98)
     ax.set_ylim(low - 0.06 * (high - low or 1), high + 0.15 * (high - low or 1))
     ax.set_xlim(left=0)
     ax.set_xlabel("showers seen [$10^3$]")
-    ax.set_ylabel(f"loss [$10^{{{power}}}$]" if power else "loss")
-
-
-def power_of_thousand(values: Sequence[float]) -> int:
-    """Power of ten for the axis of very small or very large values, a multiple of 3; 0 for plain numbers."""
-    largest = max(abs(value) for value in values)
-    return 0 if largest == 0 or 1e-2 <= largest < 1e4 else 3 * math.floor(math.log10(largest) / 3)
+    label_with_power(ax, "loss")

@@ -26,7 +26,7 @@ from pipeline.figures.panels import (
     legend,
     ratio_axes,
 )
-from pipeline.figures.style import heading, looks, placeholder
+from pipeline.figures.style import heading, label_with_power, looks, placeholder
 
 Tables = Mapping[str, Any]
 Drawn = tuple[Figure, dict[str, Any]]
@@ -172,7 +172,7 @@ def histogram_panel(top: Axes, bottom: Axes, data: Mapping[str, Any], tables: Ta
         log=False,
         head=_head_room(tables["samples"]) if alone else 1.3,
     )
-    top.set_ylabel("density")
+    label_with_power(top, "density")
     bottom.set_xlabel(first["label"])
 
 
