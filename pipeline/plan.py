@@ -271,11 +271,14 @@ class Plan:
         return inputs | ({"model": self.paths.model(encoder)} if encoder in study.encoders() else {})
 
     def subjects(self) -> list[str]:
-        """What is evaluated: the Geant4 floor, known faults of it, every sample, every head."""
+        """What is evaluated: the Geant4 floor, known faults of it, every sample, every head.
+
+        In the order of their names, as a saved plan has them: the order in the configuration shapes nothing.
+        """
         if self.config.evaluation is None:
             return []
         faults = ["sensitivity"] if self.config.evaluation.sensitivity else []
-        return ["floor", *faults, *self.config.samples, *self.config.head_runs()]
+        return ["floor", *faults, *sorted(self.config.samples), *sorted(self.config.head_runs())]
 
     def figures(self) -> list[str]:
         """The figures that this experiment can draw."""

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config import ConfigError, load_config
+from pipeline.jobs import jobs
 from pipeline.plan import Plan, freeze
 from pipeline.provenance import fingerprint, write_json
 from pipeline.raw_files import part_name
@@ -122,6 +123,14 @@ def test_number_of_slices_does_not_change_a_run(tmp_path, monkeypatch, test_conf
 def test_saved_plan_is_the_same_plan(raw_folder, test_config) -> None:
     plan = Plan.discover(load_config(test_config))
     assert Plan.load(plan.save()) == plan
+
+
+def test_the_order_of_samples_shapes_no_job(raw_folder, test_config) -> None:
+    test_config["samples"]["a_baseline"] = {"baseline": "nearest_energy"}  # a saved plan has it first
+    plan = Plan.discover(load_config(test_config))
+    loaded = Plan.load(plan.save())
+    assert list(plan.config.samples) != list(loaded.config.samples)
+    assert {(j.stage, j.name): j.key for j in jobs(plan)} == {(j.stage, j.name): j.key for j in jobs(loaded)}
 
 
 def test_smoke_touches_nothing_of_the_real_experiment(raw_folder, test_config) -> None:
