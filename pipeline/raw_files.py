@@ -68,7 +68,7 @@ def find_raw_files(config: Config, dataset: str, cache: FingerprintCache) -> dic
                 f"below {os.getcwd()}; {remedy}"
             )
         for match in matches:
-            if os.path.abspath(match) in own or _simulated_before(match, cache):
+            if os.path.abspath(match) in own or (spec.simulate and _simulated_before(match, cache)):
                 continue
             part = part_name(pattern, match)
             if part in found:

@@ -161,6 +161,12 @@ def test_files_simulated_for_more_than_is_asked_now_are_not_the_users(tmp_path, 
     assert list(keys(test_config)) == ["test_siw_0001", "test_siw_0002", "test_siw_0003"]
 
 
+def test_simulated_files_are_any_data_sets_that_names_them_and_simulates_nothing(raw_folder, test_config) -> None:
+    for name in ("a", "b"):
+        write_json(raw_folder / f"{name}.h5.json", {"fingerprint": fingerprint(raw_folder / f"{name}.h5")})
+    assert Plan.discover(load_config(test_config)).parts("test_siw") == ["a", "b"]
+
+
 def test_a_file_put_in_the_place_of_a_simulated_one_is_never_simulated_over(tmp_path, monkeypatch, test_config) -> None:
     monkeypatch.chdir(tmp_path)
     raw = Path("data/raw/test_siw/test_siw_0001.h5")
