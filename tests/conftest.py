@@ -14,7 +14,14 @@ import yaml
 from pipeline.calorimeter import CylinderMesh, Showers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONGEST = ("test_workflow.py", "test_kill.py", "test_autoencoder_runs.py", "test_distributed.py", "test_study.py")
+LONGEST = (
+    "test_workflow.py",
+    "test_kill.py",
+    "test_generator_study.py",
+    "test_autoencoder_runs.py",
+    "test_distributed.py",
+    "test_study.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

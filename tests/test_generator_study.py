@@ -18,6 +18,7 @@ from pipeline.generation.baselines import known_showers
 from pipeline.plan import Plan
 from pipeline.studies.generators import judged, plateaus, savings, summed
 from pipeline.studies.generators_summary import findings, summary
+from pipeline.studies.probe import StudyError
 
 EXPERIMENT = yaml.safe_load((REPOSITORY / "config" / "experiments" / "transfer_generator.yaml").read_text())
 EXPERIMENT["generator_study"]["showers"] = [30, 100, 300, 900]
@@ -199,6 +200,17 @@ def test_the_page_is_written_from_the_numbers() -> None:
     assert len(figure.axes) == 1 and len(numbers["cells"]) == 6 * 4
 
 
+def test_a_score_that_was_not_measured_is_left_out_and_named() -> None:
+    measured, losses = rows()
+    study = STUDY.model_copy(update={"scores": (SCORE, "classifier/auc_small_features")})
+    few = [{**row, "observable": "classifier", "metric": "auc_small_features", "value": None} for row in measured]
+    found = judged(study, [*measured, *few], losses)
+    assert found["scores"] == [SCORE] and found["unmeasured"] == ["classifier/auc_small_features"]
+    assert any("auc_small_features: not measured" in line for line in findings(found))
+    with pytest.raises(StudyError, match="expected enough showers to measure one of features/sliced_wasserstein, got"):
+        judged(STUDY, [{**row, "value": None} for row in measured], losses)
+
+
 @pytest.mark.slow
 def test_a_generator_study_runs_from_one_command_to_its_summary(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
@@ -214,6 +226,7 @@ def test_a_generator_study_runs_from_one_command_to_its_summary(tmp_path: Path) 
         "scratch",
         "resampled",
     }
+    assert found["unmeasured"] == ["features/sliced_wasserstein", "classifier/auc_small_features"]
     assert "## Claims" in (results / "study" / "summary.md").read_text()
     assert (results / "figures" / "study.pdf").stat().st_size > 3000
     assert workspace.jobs() == {}

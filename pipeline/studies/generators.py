@@ -25,6 +25,7 @@ from pipeline.config.generator_study import (
     GeneratorStudySpec,
     resampled,
 )
+from pipeline.studies.probe import StudyError
 from pipeline.studies.verdicts import deviation
 
 Row = Mapping[str, Any]
@@ -33,14 +34,25 @@ ARMS = (TUNED, FROZEN, ZERO_SHOT, PLATEAU, SCRATCH, RESAMPLED)
 
 
 def judged(study: GeneratorStudySpec, rows: Iterable[Row], curves: Mapping[str, Sequence[Row]]) -> Record:
-    """All that figures and summary are made from."""
+    """All that figures and summary are made from; a score that some sample has too few showers for is `unmeasured`.
+
+    Raises `StudyError` when none is left.
+    """
     table = {(row["sample"], f"{row['observable']}/{row['metric']}"): row for row in rows if row["selection"] == "all"}
+    unmeasured = {score for (_, score), row in table.items() if row["value"] is None} & set(study.scores)
+    asked, measured = study.scores, tuple(score for score in study.scores if score not in unmeasured)
+    study = study.model_copy(update={"scores": measured})
+    if not measured:
+        raise StudyError(
+            f"evaluation.showers: expected enough showers to measure one of {', '.join(asked)}, got too few; raise it"
+        )
     chosen = plateaus(study, curves)
     found = [cell for score in study.scores for cell in cells(study, score, table, chosen)]
     return {
         "kind": "generators",
         "question": study.question,
         "scores": list(study.scores),
+        "unmeasured": [score for score in asked if score in unmeasured],
         "showers": list(study.showers),
         "cells": found,
         "constant": [constant for score in study.scores for constant in constants(score, table)],
@@ -93,8 +105,8 @@ def constants(score: str, table: Mapping[tuple[str, str], Row]) -> list[Record]:
 
 
 def summed(rows: Sequence[Row]) -> Record:
-    """Mean over seeds; their spread and the metric's own error, apart and in quadrature."""
-    values, error = [row["value"] for row in rows], float(np.mean([row["error"] for row in rows]))
+    """Mean over seeds; their spread and the metric's own error (0 where it has none), apart and in quadrature."""
+    values, error = [row["value"] for row in rows], float(np.mean([row["error"] or 0.0 for row in rows]))
     over_seeds = deviation(values)
     return {
         "mean": float(np.mean(values)),

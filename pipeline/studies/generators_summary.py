@@ -40,7 +40,7 @@ def summary(config: Config, found: Record) -> str:
     parts = [f"# {config.experiment.replace('_', ' ')}", "", study.question, "", _setting(config, study), ""]
     parts += ["## Claims", "", _claims(found["claims"]), "", "## Found", ""]
     parts += [*(f"- {line}" for line in findings(found)), ""]
-    for score in study.scores:
+    for score in found["scores"]:
         parts += [f"## {score.replace('/', ', ')}", "", _table(found, score), ""]
     return "\n".join(parts)
 
@@ -86,6 +86,7 @@ def findings(found: Record) -> list[str]:
     lines = [f"{holding} of {len(found['claims'])} comparisons hold."]
     lines += [_best(found, n) for n in found["showers"]]
     lines += [_saving(saving) for saving in found["savings"]]
+    lines += [f"{score}: not measured, some sample has too few showers for it." for score in found["unmeasured"]]
     return [*lines, _plateau(found["plateaus"])]
 
 
