@@ -46,6 +46,26 @@ def test_all_errors_at_once(test_config) -> None:
         (lambda c: c["runs"]["representation"].update(start_from="energy"), "expected a chain that ends, got a circle"),
         (lambda c: c["datasets"]["test_siw"].update(detector="LHC"), "expected one of .*'SiW'.*, got 'LHC'"),
         (lambda c: c["runs"]["generator"]["model"].update(patch=[4, 10, 1]), "expected a divisor of the mesh"),
+        (
+            lambda c: c["runs"]["representation"]["model"].update(width=4, heads=2),
+            "runs.representation.model.width: expected at least 6, a sine and a cosine for each direction .*, got 4",
+        ),
+        (
+            lambda c: c["runs"]["representation"]["model"].update(decoder_width=2, heads=2),
+            "runs.representation.model.decoder_width: expected at least 6, .*, got 2; take",
+        ),
+        (
+            lambda c: c["runs"]["generator"]["model"].update(width=5, heads=1),
+            "runs.generator.model.width: expected at least 6, .*, got 5; take a wider network",
+        ),
+        (
+            lambda c: c["runs"]["generator"]["model"].update(heads=7),
+            r"runs.generator.model.heads: expected a divisor of the width \d+, got 7; take fewer heads",
+        ),
+        (
+            lambda c: c["runs"]["representation"]["model"].update(width=24, decoder_width=12, heads=6, rotary=True),
+            "runs.representation.model.rotary: expected an even number of at least 6 of the width for each head, got 4",
+        ),
         (lambda c: c["evaluation"].update(rebin=[4, 5, 3]), "evaluation.rebin: expected divisors"),
         (lambda c: c["samples"]["generator"].update(run="energy"), "expected a run of a generative model"),
         (

@@ -291,3 +291,15 @@ def test_visible_tokens_take_their_own_positions(options):
     whole = network.encode(cells)
     assert torch.allclose(network.encode(cells, order), whole.gather(1, order[..., None].expand_as(whole)), atol=1e-5)
     assert network(cells, order, 5).shape == (2, 20, 6)
+
+
+@pytest.mark.parametrize(("positions", "least"), [("sine_cosine", 6), ("none", 6), ("learned", 1)])
+def test_the_least_width_of_the_configuration_is_that_of_the_network(positions, least):
+    for width in {least, max(1, least - 1)}:
+        own = MaskedViTSpec(patch=(2, 3, 1), depth=1, heads=1, positions=positions, width=width, decoder_width=6)
+        assert bool(own.errors_on(SHAPE)) == (width < least)
+        if width < least:
+            with pytest.raises(ValueError, match=f"width: expected at least {least} for three directions, got {width}"):
+                build_network(architecture(own))
+        else:
+            build_network(architecture(own))

@@ -15,6 +15,7 @@ from pipeline.config.detectors import Cells
 from pipeline.config.spec import Spec
 
 Condition = Literal["incident_energy", "theta", "detector", "particle"]
+SMALLEST_WIDTH = 6
 
 
 class ModelSpec(Spec):
@@ -27,6 +28,16 @@ class ModelSpec(Spec):
     name: str
 
     @property
+    def widths(self) -> tuple[str, ...]:
+        """The keys of how many numbers a token has."""
+        return ("width",) if hasattr(self, "width") else ()
+
+    @property
+    def needs_positions(self) -> bool:
+        """Whether fixed positions are added to the tokens."""
+        return True
+
+    @property
     def parents(self) -> dict[str, str]:
         """Runs whose models this network is built on, without continuing them, by the part that they play."""
         return {}
@@ -35,8 +46,22 @@ class ModelSpec(Spec):
         """What is wrong with this network on a mesh of (r, phi, z) cells, each as `key: expected ..., got ...`."""
         patch: Cells | None = getattr(self, "patch", None)
         if patch and any(c % p for c, p in zip(mesh, patch, strict=True)):
-            return [f"patch: expected a divisor of the mesh {list(mesh)}, got {list(patch)}"]
-        return []
+            return [f"patch: expected a divisor of the mesh {list(mesh)}, got {list(patch)}", *self.width_errors()]
+        return self.width_errors()
+
+    def width_errors(self) -> list[str]:
+        """What is wrong with the numbers of a token, each as `key: expected ..., got ...; remedy`."""
+        errors, heads = [], getattr(self, "heads", 1)
+        for key in self.widths:
+            width: int = getattr(self, key)
+            if self.needs_positions and width < SMALLEST_WIDTH:
+                errors.append(
+                    f"{key}: expected at least {SMALLEST_WIDTH}, a sine and a cosine for each direction of a token's "
+                    f"place, got {width}; take a wider network"
+                )
+            if width % heads:
+                errors.append(f"heads: expected a divisor of the {key} {width}, got {heads}; take fewer heads")
+        return errors
 
 
 class LayerEnergiesSpec(Spec):

@@ -20,7 +20,7 @@ from pydantic import (
 
 from pipeline.config.detector_embedding import DetectorEmbeddingSpec
 from pipeline.config.detectors import Cells
-from pipeline.config.generators import ModelSpec
+from pipeline.config.generators import SMALLEST_WIDTH, ModelSpec
 from pipeline.config.recipes import RecipeSpec, named
 from pipeline.config.spec import Spec
 
@@ -216,6 +216,28 @@ class MaskedViTSpec(ModelSpec):
         if len(set(names)) < len(names):
             raise ValueError(f"pretext: expected each task once, got {names}; give one of them several losses")
         return self
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Those of encoder and decoder."""
+        return ("width", "decoder_width")
+
+    @property
+    def needs_positions(self) -> bool:
+        """A learned table has any width."""
+        return self.positions != "learned"
+
+    def width_errors(self) -> list[str]:
+        """Those of any network; rotary positions turn pairs of a head's numbers, one at least for each direction."""
+        errors = super().width_errors()
+        for key in self.widths if self.rotary and not errors else ():
+            own = getattr(self, key) // self.heads
+            if own % 2 or own < SMALLEST_WIDTH:
+                errors.append(
+                    f"rotary: expected an even number of at least {SMALLEST_WIDTH} of the {key} for each head, got "
+                    f"{own}; take fewer heads"
+                )
+        return errors
 
     @property
     def tasks(self) -> tuple[Pretext, ...]:
