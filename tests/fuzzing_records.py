@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,17 @@ from pipeline.data.store import Part, StoreError
 from pipeline.plan import Plan
 from pipeline.provenance import ProvenanceError, code_digest, file_digest, read_json, write_json
 
+SIZES = (1000, 10**5, 10**9, 2**31, 2**40, 2**62, 2**63, 10**30)
+TOKENS: dict[str, Any] = {"patch": [2, 3, 5], "width": 6, "depth": 1, "heads": 2}
+# family -> the network, and by role those that it is built on
+MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "masked_vit": ({"name": "masked_vit", **TOKENS, "decoder_width": 6}, {}),
+    "diffusion": ({"name": "diffusion", **TOKENS, "layer_energies": {"width": 4, "depth": 1}}, {}),
+    "autoregressive": (
+        {"name": "autoregressive", "tokenizer": "codes", "width": 6, "depth": 1, "heads": 2, "layer_energies": None},
+        {"tokenizer": {"name": "vqvae", **TOKENS, "given_layers": False, "codebook": {"kind": "learned", "codes": 4}}},
+    ),
+}
 CONTENT: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
 
 
@@ -128,16 +142,21 @@ def model(folder: Path, draw: Draw) -> str:
 
     from pipeline.training.checkpoint import CheckpointError, load_model
 
-    whole, spoilt = folder / "whole.json", folder / "spoilt.json"
+    family = draw(st.sampled_from(list(MODELS)))
+    whole, spoilt = folder / f"{family}.json", folder / "spoilt.json"
     if not whole.exists():
-        _save_model(whole)
+        save_small_model(whole, family)
     weights, record = whole.with_suffix(".safetensors").read_bytes(), read_json(whole)
-    how = draw(st.sampled_from(["record", "architecture", "weights", "weights and digest"]))
-    if how == "architecture":  # sizes that no machine can hold are not tried: a model is as large as its record says
+    how = draw(st.sampled_from(["record", "architecture", "size", "weights", "weights and digest"]))
+    if how == "architecture":
         place = draw(st.sampled_from(sections(record["architecture"])))
         at(record["architecture"], place[:-1])[place[-1]] = draw(
             st.sampled_from([None, -1, 0, 1, 7, 0.5, "x", "", [], {}, [1, 2], True])
         )
+    elif how == "size":
+        sizes = [p for p in sections(record) if p[0] in ("architecture", "transforms") and _is_number(at(record, p))]
+        place = draw(st.sampled_from(sizes))
+        at(record, place[:-1])[place[-1]] = draw(st.sampled_from(SIZES))
     elif how != "record":
         weights = _bytes_changed(weights, draw)
     spoilt.with_suffix(".safetensors").write_bytes(weights)
@@ -147,8 +166,11 @@ def model(folder: Path, draw: Draw) -> str:
     if how == "record":
         spoilt.write_bytes(mutated(whole.read_bytes(), draw, ("architecture",)))
     try:
-        found = load_model(spoilt)
+        with little_memory():
+            found = load_model(spoilt)
     except CheckpointError as error:
+        if "alloc" in str(error) or "MemoryError" in str(error):
+            raise WrongAcceptance(f"{family}, {how}: asked for much memory: {error}") from None
         return told(error, "spoilt.json", "spoilt.safetensors")
     expected = load_model(whole).network.state_dict()
     same = all(torch.equal(value, expected[name]) for name, value in found.network.state_dict().items())
@@ -166,14 +188,38 @@ def _bytes_changed(content: bytes, draw: Draw) -> bytes:
     return bytes(changed)
 
 
-def _save_model(manifest: Path) -> None:
-    from pipeline.config import MaskedViTSpec, RecipeSpec
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """One GiB more than there is in use: what asks for more fails with an error that says so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def save_small_model(manifest: Path, family: str) -> None:
+    """An untrained model of a family of `MODELS`."""
+    from pydantic import TypeAdapter
+
+    from pipeline.config import RecipeSpec
+    from pipeline.config.runs import Model
     from pipeline.data.transforms import Transform
     from pipeline.models import Architecture, build_network
     from pipeline.training.checkpoint import save_model
 
-    spec = MaskedViTSpec(patch=(2, 3, 5), width=6, depth=1, heads=2, decoder_width=6)
-    own = Architecture(spec, None, MESH.shape, (("a", "SiW"),), ("SiW",), 0.015)
+    def architecture(spec: dict[str, Any], **parents: Architecture) -> Architecture:
+        model = TypeAdapter[Any](Model).validate_python(spec)
+        return Architecture(model, None, MESH.shape, (("a", "SiW"),), ("SiW",), 0.015, parents)
+
+    spec, built_on = MODELS[family]
+    own = architecture(spec, **{role: architecture(parent) for role, parent in built_on.items()})
     recipe = Transform.from_recipe(RecipeSpec.model_validate(["log1p"]), MESH)
     save_model(manifest, build_network(own).state_dict(), own, {"a": recipe}, {"run": "ssl", "spec": {}, "lineage": {}})
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import pickle
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzzing import TARGETS, tried
-from fuzzing_records import _Executed
+from fuzzing_draws import at
+from fuzzing_records import _Executed, little_memory, save_small_model
 
 from pipeline.config import ConfigError, load_config
 from pipeline.data.formats import FormatError
 from pipeline.data.formats.binning import read_binning
 from pipeline.data.store import Part, StoreError
 from pipeline.plan import Plan
-from pipeline.provenance import ProvenanceError
+from pipeline.provenance import ProvenanceError, read_json, write_json
 from pipeline.training.checkpoint import CheckpointError, load_checkpoint, load_model
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -60,6 +62,39 @@ def test_a_checkpoint_with_a_pickle_is_not_executed(tmp_path: Path, caplog: pyte
     (tmp_path / f"{8:012d}.pt").write_bytes(pickle.dumps(_Executed()))
     assert load_checkpoint(tmp_path, 100) is None
     assert "found a damaged file" in caplog.text and not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "place", "value", "message"),
+    [
+        (
+            "masked_vit",
+            "model.width",
+            6 * 10**6,
+            r"'embed.weight' of its shape in .*, \[6, 30\], found \[6000000, 30\]",
+        ),
+        ("masked_vit", "model.width", 6 * 10**9, r"positions and masks of the tokens of at most \d+ bytes, got \d+ on"),
+        ("masked_vit", "model.depth", 10**9, r"architecture: expected a network of \d+ tensors, found one of more"),
+        ("masked_vit", "model.mlp_ratio", 1e9, r"'encoder.0.perceptron.0.weight' .* found \[6000000000, 6\]"),
+        ("masked_vit", "shape", [3000, 3000, 5000], r"positions and masks of the tokens of at most \d+ bytes, got"),
+        ("diffusion", "shape", [200, 300, 500], r"'showers.empty' .* found \[1, 200, 300, 500\]"),
+        ("diffusion", "model.layer_energies.width", 10**6, r"'energies.embed.weight' .* found \[1000000, "),
+        ("diffusion", "model.layer_energies.depth", 10**9, r"a network of \d+ tensors, found one of more"),
+        ("autoregressive", "parents.tokenizer.model.codebook.codes", 10**9, r"found \[1000000001, 6\]"),
+        ("autoregressive", "parents.tokenizer.model.grid", [2000, 2000, 2000], "architecture: expected|positions and"),
+    ],
+)
+def test_a_model_is_not_believed_about_its_size(family: str, place: str, value: Any, message: str) -> None:
+    """Its record is compared with its weights before anything is built; what these do not tell is small."""
+    manifest = Path("foreign.json")
+    save_small_model(manifest, family)
+    record = read_json(manifest)
+    *path, key = place.split(".")
+    at(record["architecture"], path)[key] = value
+    write_json(manifest, record)
+    expected = rf"foreign\.json: expected .*({message}).*delete it and train again"
+    with little_memory(), pytest.raises(CheckpointError, match=expected):
+        load_model(manifest)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -35,6 +35,8 @@ from pipeline.models.tokens import Triple
 from pipeline.models.vae import ShowerVAE
 from pipeline.models.vqvae import ShowerVQVAE
 
+DERIVED_BYTES = 1 << 28  # what a network makes of its tokens' places and saves nowhere: masks of 16,000 tokens
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -223,7 +225,15 @@ NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
 
 
 def build_network(architecture: Architecture, seed: int = 0) -> nn.Module:
-    """A new network; its initial weights depend on the seed alone."""
+    """A new network; its initial weights depend on the seed alone. ValueError where positions and masks fill memory."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[architecture.model.name](architecture)
+        network = NETWORKS[architecture.model.name](architecture)
+    saved = network.state_dict()
+    derived = sum(buffer.nbytes for name, buffer in network.named_buffers() if name not in saved)
+    if derived > DERIVED_BYTES:
+        raise ValueError(
+            f"model: expected positions and masks of the tokens of at most {DERIVED_BYTES} bytes, got {derived} on the "
+            f"mesh {list(architecture.shape)}; take larger patches or a narrower network"
+        )
+    return network

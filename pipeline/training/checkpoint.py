@@ -4,7 +4,8 @@ A resume checkpoint holds all that the next step depends on, so that a killed ru
 in `<folder>/checkpoints/<run digest>/`, is written whole or not at all, with its digest beside it, and the last few
 are kept. It does not know how many processes wrote it. A model is `model.safetensors` (averaged weights and
 buffers) and a JSON manifest, written last, with the spec, the fitted transforms and the lineage. Loading runs no
-code from a file (weights_only, safetensors). No times, no hosts.
+code from a file (weights_only, safetensors), and a network is built when its shapes are those of the weights. No times,
+no hosts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from pipeline.data.transforms import Transform
 from pipeline.models import Architecture, build_network
 from pipeline.models.low_rank import merged_low_rank
+from pipeline.models.sizes import refuse_other_shapes
 from pipeline.provenance import ProvenanceError, atomic_path, file_digest, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -168,9 +170,10 @@ def load_model(manifest: Path) -> TrainedModel:
             f"{path}: expected weights of digest {expected}, found {found}; delete {manifest} and train again"
         )
     try:
-        architecture = Architecture.from_state(record["architecture"])
+        architecture, weights = Architecture.from_state(record["architecture"]), load_tensors(path.read_bytes())
+        refuse_other_shapes(architecture, weights, path.name)
         network = build_network(architecture)
-        network.load_state_dict(_tensors(path))
+        network.load_state_dict(weights)
         transforms = {name: Transform.from_state(state) for name, state in record["transforms"].items()}
     except (SafetensorError, *_DAMAGE) as error:
         raise CheckpointError(
@@ -178,7 +181,3 @@ def load_model(manifest: Path) -> TrainedModel:
             f"{' '.join(str(error).split())}; delete it and train again"
         ) from None
     return TrainedModel(network.eval(), architecture, transforms, record)
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    return load_tensors(path.read_bytes())
