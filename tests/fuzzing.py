@@ -187,13 +187,12 @@ def _read_or_refused(path: Path, manifest: Path, configured: Any) -> str:
 def _in_child(act: Callable[[], str]) -> str:
     """The answer of the function in a fork with little memory and time; `died` when there is none."""
     import resource
-    import signal
 
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         os.close(read)
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-        signal.alarm(20)
+        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))  # a child that is stopped for a while is none that hangs
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         try:

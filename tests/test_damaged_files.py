@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -61,8 +62,12 @@ class Reading:
         self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
     def __call__(self, path: Path, layout: str) -> str:
+        answer = self.pool.submit(outcome, str(path), layout)
         try:
-            return self.pool.submit(outcome, str(path), layout).result(timeout=SECONDS)
+            for _ in range(2):  # a machine that was stopped meanwhile is given a second chance
+                with suppress(TimeoutError):
+                    return answer.result(timeout=SECONDS)
+            return answer.result(timeout=SECONDS)
         except BrokenProcessPool:
             self._start()
             return "died"
@@ -117,5 +122,5 @@ def test_a_file_in_which_the_library_runs_in_circles_ends_its_process(tmp_path: 
             "with hdf5.open_raw(Path(sys.argv[1])) as handle: print('showers' in handle)",
         ]
     )
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1 and "Timeout" in done.stderr
