@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import warnings
@@ -169,7 +170,7 @@ def model(folder: Path, draw: Draw) -> str:
         with little_memory():
             found = load_model(spoilt)
     except CheckpointError as error:
-        if "alloc" in str(error) or "MemoryError" in str(error):
+        if re.search("can't allocate|Unable to allocate|bad_alloc|MemoryError", str(error)):
             raise WrongAcceptance(f"{family}, {how}: asked for much memory: {error}") from None
         return told(error, "spoilt.json", "spoilt.safetensors")
     expected = load_model(whole).network.state_dict()

@@ -77,7 +77,7 @@ def test_a_checkpoint_with_a_pickle_is_not_executed(tmp_path: Path, caplog: pyte
             "masked_vit",
             "model.width",
             6 * 10**9,
-            r"architecture: expected the sizes of a network, found others: Storage",
+            r"architecture: expected the sizes of a network, got Storage size",
         ),
         ("masked_vit", "model.depth", 10**9, r"architecture: expected a network of \d+ tensors, found one of more"),
         ("masked_vit", "model.mlp_ratio", 1e9, r"'encoder.0.perceptron.0.weight' .* found \[6000000000, 6\]"),

@@ -29,10 +29,9 @@ def saved_shapes(architecture: Architecture, tensors: int) -> dict[str, tuple[in
     try:
         with torch.device("meta"):
             network = build_network(architecture)
-    except RuntimeError as error:  # more bytes than can be counted
-        raise ValueError(
-            f"architecture: expected the sizes of a network, found others: {error}; take its own"
-        ) from None
+    except (RuntimeError, TypeError) as error:  # numbers that cannot be counted with, or are none
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"architecture: expected the sizes of a network, got {reason}; take its own record") from None
     finally:
         hook.remove()
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
