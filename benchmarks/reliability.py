@@ -128,8 +128,9 @@ def crash_table(rows: Sequence[Row]) -> str:
         old = " †" if any(row["code"] != code for row in of.values()) else ""
         operations = next((row["operations"] for (place, _), row in of.items() if place == "fresh"), "–")
         lines.append([stage + old, operations, *cells, lost])
+    legend = "\n\n†: a way was measured on another version than most." if any("†" in line[0] for line in lines) else ""
     lines.append(["**all**", "", *(f"**{totals[key]}**" for key in totals)])
-    return markdown(["stage", "operations", *ENDS.values(), "lost"], lines)
+    return markdown(["stage", "operations", *ENDS.values(), "lost"], lines) + legend
 
 
 def _ends(row: Row) -> str:

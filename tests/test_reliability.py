@@ -89,10 +89,11 @@ def test_a_table_of_ends_says_at_how_many_operations() -> None:
         {**common, "how": "t", "ended": 4, "most": 10, "boundaries": 4},
         {**common, "how": "k", "ended": 7, "most": None, "operations": 7, "stage": "freeze", "code": "b"},
     ]
-    _, _, merge, freeze, total = crash_table(rows).splitlines()
+    _, _, merge, freeze, total, _, legend = crash_table(rows).splitlines()
     assert merge == "| merge | 22 | 22 | 25 | – | 10 of 22 | 4 | 1 |"
     assert freeze == "| freeze † | 7 | 7 | – | – | – | – | 0 |"
     assert total == "| **all** |  | **29** | **25** | **0** | **10** | **4** | **1** |"
+    assert legend.startswith("†") and "†" not in crash_table(rows[:-1])
 
 
 def test_every_stage_is_ended() -> None:
