@@ -254,10 +254,10 @@ class Plan:
         return [*self.config.study.encoders(), SUBJECT_OF_BASELINES] if self.config.study else []
 
     def probed_recipe(self, encoder: str) -> str:
-        """The recipe that an encoder reads showers through; baselines take the first one's."""
+        """The recipe that an encoder reads showers through; baselines take that of the encoder whose name is first."""
         study = self.config.study
         assert study is not None
-        return self.config.runs[encoder if encoder in study.encoders() else next(iter(study.encoders()))].recipe
+        return self.config.runs[encoder if encoder in study.encoders() else min(study.encoders())].recipe
 
     def probe_inputs(self, encoder: str) -> dict[str, Any]:
         """What an encoder is probed with: labelled showers, its recipe fitted to them, and, but for baselines, it."""

@@ -478,3 +478,12 @@ def test_a_study_runs_from_one_command_to_its_summary(tmp_path: Path) -> None:
     assert "## Claims" in page and "hold" in page
     assert (results / "figures" / "study.pdf").stat().st_size > 3000
     assert workspace.jobs() == {}
+
+
+def test_baselines_are_probed_with_what_their_rule_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = REPOSITORY / "config" / "experiments" / "preprocessing.yaml"  # several recipes; a saved plan sorts its runs
+    plan = Plan.discover(load_config(path))
+    loaded = Plan.load(plan.save())
+    for encoder in plan.probed():
+        assert plan.probe_inputs(encoder) == loaded.probe_inputs(encoder)
