@@ -6,6 +6,7 @@ newest of Slurm's own logs that names the job's, for there it stands that a job 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.plan import Plan
 
 SLURM_LOGS = Path(".snakemake") / "slurm_logs"
 _BY_SLURM = "slurmstepd"
+_CAUSE = re.compile(r"memory limit|oom.kill|DUE TO", re.IGNORECASE)
 _SHOWN = 10
 
 
@@ -37,13 +39,23 @@ def failures(plan: Plan, since: float = 0.0) -> list[str]:
 def _told(job: Job, reason: str, slurm_logs: Mapping[Path, str]) -> list[str]:
     of_slurm = next((path for path, text in slurm_logs.items() if job.log.as_posix() in text), None)
     name = f"{job.stage} {job.name}".strip()
+    if of_slurm is not None and (words := _slurms_words(slurm_logs[of_slurm])):
+        reason = f"{reason} ({words})"
     return [f"failed: {name}: {reason}", f"    less {job.log}", *([f"    less {of_slurm}"] if of_slurm else [])]
 
 
 def _killed(path: Path, text: str) -> list[str]:
-    """What Slurm said last of a job that it killed; the log's folder names rule and wildcards."""
-    words = [line for line in text.splitlines() if _BY_SLURM in line][-1]
-    return [f"killed by Slurm: {path.parent.relative_to(SLURM_LOGS)}: {words}", f"    less {path}"]
+    """What Slurm said of a job that it killed; the log's folder names rule and wildcards."""
+    return [f"killed by Slurm: {path.parent.relative_to(SLURM_LOGS)}: {_slurms_words(text)}", f"    less {path}"]
+
+
+def _slurms_words(text: str) -> str:
+    """The first line of Slurm that names a cause, else its last; empty without any.
+
+    Its lines come in any order: "CANCELLED AT", which tells no cause, stands before or after "exceeded memory limit".
+    """
+    lines = [line for line in text.splitlines() if _BY_SLURM in line]
+    return next((line for line in lines if _CAUSE.search(line)), lines[-1] if lines else "")
 
 
 def _newest_first(paths: Iterable[Path], since: float) -> list[Path]:

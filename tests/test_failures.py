@@ -69,6 +69,33 @@ def test_a_job_that_slurm_killed_before_it_could_leave_a_record(plan) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("cause", "others"),
+    [
+        (
+            "slurmstepd-n1: error: StepId=7.batch exceeded memory limit (90 > 60), being killed",
+            ("Exceeded job memory limit",),
+        ),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***", ()),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch.", ()),
+    ],
+)
+def test_slurms_cause_is_told_wherever_it_stands_and_whoever_tells_the_failure(plan, cause, others) -> None:
+    cancelled = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 ***"
+    fail(plan, "train", "the process ended without a word", run="energy")
+    for number, lines in enumerate(((cause, *others, cancelled), (cancelled, cause, *others)), 1):
+        text = "\n".join(("log: logs/test/train/energy.log (check log file(s))", *lines, "Bye", ""))
+        slurm_log("rule_train/1.log", text, number)
+        slurm_log("rule_simulate/siw_siw_0001/7.log", "\n".join(lines), number)
+        assert failures(plan) == [
+            f"failed: train energy: the process ended without a word ({cause})",
+            "    less logs/test/train/energy.log",
+            "    less .snakemake/slurm_logs/rule_train/1.log",
+            f"killed by Slurm: rule_simulate/siw_siw_0001: {cause}",
+            "    less .snakemake/slurm_logs/rule_simulate/siw_siw_0001/7.log",
+        ]
+
+
 def test_many_failures_are_counted(plan) -> None:
     for figure in plan.figures():
         fail(plan, "figures", "no font", figure=figure)
