@@ -7,6 +7,7 @@ digest of all that shapes the output and is no input file, and a change of it re
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -53,11 +54,14 @@ class Plan:
         return cls(config, files)
 
     def save(self) -> Path:
-        """Write the plan under its own digest (never changed afterwards) and return the path."""
+        """Write the plan under its own digest (never changed afterwards) and return the path.
+
+        Keys stay in the order of the configuration, in which figures and tables show samples and points.
+        """
         content = self._content()
-        path = self.paths.results / "plans" / f"{digest_of(content)}.json"
+        path = self.paths.results / "plans" / f"{digest_of(json.dumps(content))}.json"
         if not path.exists():
-            write_json(path, content)
+            write_json(path, content, sort_keys=False)
         return path
 
     def _content(self) -> dict[str, Any]:

@@ -93,9 +93,9 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write sorted, indented JSON atomically; NaN is refused."""
-    text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
+def write_json(path: str | Path, content: Any, sort_keys: bool = True) -> None:
+    """Write sorted (unless told otherwise), indented JSON atomically; NaN is refused."""
+    text = json.dumps(content, sort_keys=sort_keys, indent=1, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text)
 

@@ -69,12 +69,18 @@ def test_our_jobs_are_those_of_snakemake(tmp_path, monkeypatch) -> None:
     }
 
 
-def test_a_saved_plan_has_the_same_jobs(tmp_path, monkeypatch) -> None:
-    """Saved plans sort their keys: the order of runs and samples must not count."""
+def test_a_saved_plan_has_the_same_jobs_and_order_and_another_order_the_same_jobs(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = Plan.discover(load_config(REPOSITORY / "config" / "test.yaml"))
-    origins = [{job.output: job.made_from() for job in jobs(p)} for p in (plan, Plan.load(plan.save()))]
-    assert origins[0] == origins[1]
+    content = yaml.safe_load((REPOSITORY / "config" / "test.yaml").read_text())
+    plan = Plan.discover(load_config(content))
+    saved = Plan.load(plan.save())
+    assert list(saved.config.samples) == list(plan.config.samples) == list(content["samples"])
+    turned = {key: dict(reversed(content[key].items())) for key in ("runs", "samples", "datasets")}
+    other = Plan.discover(load_config({**content, **turned}))
+    assert other.save() != plan.save()
+    assert list(Plan.load(other.save()).config.samples) == list(turned["samples"])
+    origins = [{job.output: job.made_from() for job in jobs(p)} for p in (plan, saved, other)]
+    assert origins[0] == origins[1] == origins[2]
 
 
 def test_what_snakemake_refuses_is_told_in_its_words(tmp_path, monkeypatch) -> None:
