@@ -26,7 +26,7 @@ from pipeline.studies.encoders import encoded, frozen_features, placed, token_ba
 from pipeline.studies.from_labels import train_from_labels
 from pipeline.studies.linear import linear_head, ridge, standardised
 from pipeline.studies.pool import Labelled, Pool, relative_error
-from pipeline.studies.probe import _network_rows, _zero_shot_rows
+from pipeline.studies.probe import _baseline_rows, _network_rows, _zero_shot_rows
 from pipeline.studies.summary import findings, percent, summary, verdict
 from pipeline.studies.verdicts import cells, deviation, gains, judged, metrics_of, paired, power_laws, ranking
 from pipeline.studies.views import groups, visible_cells, visible_tokens
@@ -198,6 +198,28 @@ def test_a_zero_shot_head_from_the_same_showers_is_the_ordinary_one() -> None:
     tripled = list(_zero_shot_rows(asked, "p_seed1", networks, "front", own, networks, other))
     assert all(row["error"] > 1 for row in tripled)
     assert not list(_zero_shot_rows(asked, "p_shuffled_seed1", {"shuffled": net}, "front", own, {}, own))
+
+
+def test_the_whole_pool_is_one_subset_for_every_seed() -> None:
+    """More of them would be the same showers again, and the spread over them too small."""
+    own, net = pool(FRONT), network()
+    spec = {"labels": [30], "rates": [1e-3], "steps": 2, "batch_size": 10, "checks": 1}
+    zero_shot = {"data": "other", "labels": 30}
+    asked = study(labels=[20, 30], pool=30, subsets=3, zero_shot=zero_shot, from_labels=spec, claims=[])
+    networks = {"pretrained": net, "random": net}
+    for seed in asked.seeds:
+        subject = f"low_seed{seed}"
+        found = [*_network_rows(asked, subject, networks, "front", own)]
+        found += _zero_shot_rows(asked, subject, networks, "front", own, networks, own)
+        subsets = {
+            (arm, n): [r["subset"] for r in found if (r["arm"], r["labels"]) == (arm, n)]
+            for arm in ("pretrained", "zero_shot", "scratch", "fine_tuned")
+            for n in (20, 30)
+        }
+        assert subsets["pretrained", 20] == [0, 1, 2] and subsets["zero_shot", 20] == [0]
+        assert [subsets[arm, 30] for arm in ("pretrained", "zero_shot", "scratch", "fine_tuned")] == [[0]] * 4
+    baselines = [r for r in _baseline_rows(asked, "front", own) if r["arm"] == "cell_sum"]
+    assert [(r["labels"], r["subset"]) for r in baselines] == [(20, 0), (20, 1), (20, 2), (30, 0)]
 
 
 # ----------------------------------------------------------------------------------- unseen detectors

@@ -99,7 +99,7 @@ class StudySpec(Spec):
     shuffled: bool = Field(True, description="pre-train each encoder on permuted cells, too: the control")
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     labels: tuple[PositiveInt, ...] = Field(min_length=1, description="numbers of labelled showers")
-    subsets: PositiveInt = Field(5, description="of labelled showers, drawn from `pool` for each number")
+    subsets: PositiveInt = Field(5, description="of labelled showers, drawn from `pool` for each number below it")
     pool: PositiveInt = Field(1000, description="training showers that subsets are drawn from")
     validation: PositiveInt = Field(300, description="validation showers: they choose ridge, rates and steps")
     test: PositiveInt = Field(1000, description="test showers")
@@ -107,7 +107,7 @@ class StudySpec(Spec):
     zero_shot: ZeroShotSpec | None = None
     claims: tuple[ClaimSpec, ...] = ()
     seed: int = 1
-    version: int = 1
+    version: int = 2
 
     @model_validator(mode="after")
     def _fits_together(self) -> StudySpec:
@@ -168,6 +168,10 @@ class StudySpec(Spec):
                 run = merged(run, {"model": {"shuffle_cells": True}})
             written[name] = run | {"seed": seed}
         return written
+
+    def subsets_of(self, labels: int) -> int:
+        """How many subsets of so many labelled showers there are: one where it is the whole pool."""
+        return self.subsets if labels < self.pool else 1
 
     def label_of(self, point: str) -> str:
         """A point's name as a reader sees it."""

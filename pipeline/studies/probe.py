@@ -3,7 +3,8 @@
 In: a run of the study (or `baselines`), the fitted recipe, the parts of the labelled showers. Out: a JSON table, a row
 per (task, labels, subset, arm) with point, seed and error (RMS of (predicted - true) / true on test showers). Features
 are computed once for a task; hundreds of linear fits follow. A run pre-trained on true cells brings the random encoder
-of its seed, and what is trained on labels alone; subset i of these belongs to the i-th seed, around.
+of its seed, and what is trained on labels alone; subset i of these belongs to the i-th seed, around. Of as many
+labels as the pool has showers there is one subset, which every seed sees.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _zero_shot_rows(
         return
     features = np.concatenate([frozen_features(there[own], other), frozen_features(networks[own], pool)])
     energy = np.concatenate([other.incident_energy, pool.incident_energy])
-    for index in range(study.subsets):
+    for index in range(study.subsets_of(study.zero_shot.labels)):
         rows = other.subset(study.zero_shot.labels, index, study.seed)
         found = linear_head(features, energy, rows, other.validation_rows, len(other) + pool.test_rows)
         what = {"point": point, "arm": ZERO_SHOT, "seed": seed, **asdict(found)}
@@ -135,7 +136,7 @@ def _zero_shot_rows(
 def _rows(study: StudySpec, task: str, pool: Pool, what: Row, head: Callable[[Rows], Fitted]) -> Iterator[Row]:
     """One row for each number of labels and subset."""
     for n in study.labels:
-        for index in range(study.subsets):
+        for index in range(study.subsets_of(n)):
             found = head(pool.subset(n, index, study.seed))
             yield {"task": task, "labels": n, "subset": index, **what, **asdict(found)}
 
@@ -146,7 +147,8 @@ def _trained_rows(study: StudySpec, task: str, pool: Pool, what: Row, networks: 
     assert spec is not None
     mine = study.seeds.index(what["seed"])
     for n in spec.labels:
-        for index in range(mine, study.subsets, len(study.seeds)):
+        subsets = study.subsets_of(n)
+        for index in range(mine, subsets, len(study.seeds)) if subsets > 1 else [0]:
             rows = pool.subset(n, index, study.seed)
             for arm in spec.arms:
                 network = networks[RANDOM if arm == SCRATCH else PRETRAINED]

@@ -59,6 +59,11 @@ def percent(mean: float, spread: float) -> str:
     return f"{100 * mean:.{digits}f} ± {100 * spread:.{digits}f}"
 
 
+def _with_spread(cell: Record) -> str:
+    """Mean and spread in %; of a single value the mean alone."""
+    return percent(cell["mean"], cell["spread"]) if cell["n"] > 1 else f"{100 * cell['mean']:.1f}"
+
+
 def _setting(config: Config, study: StudySpec) -> str:
     runs = [config.runs[name] for name in study.encoders()]
     samples = sorted({run.training.samples for run in runs})
@@ -87,7 +92,7 @@ def _setting(config: Config, study: StudySpec) -> str:
 def verdict(study: StudySpec, claim: Record) -> str:
     """Whether a claim holds, with its numbers."""
     rule = _RULES[claim["rule"]] if claim["factor"] == 1 else f"{claim['factor']:g} x {_RULES[claim['rule']]}"
-    sides = [percent(claim[side]["mean"], claim[side]["spread"]) for side in ("ours", "theirs")]
+    sides = [_with_spread(claim[side]) for side in ("ours", "theirs")]
     pair = claim["paired"]
     return (
         f"{'holds' if claim['holds'] else '**does not hold**'}: {sides[0]} against {sides[1]}, difference "
@@ -201,7 +206,7 @@ def _best_baseline(study: StudySpec, metrics: Record) -> list[str]:
 
 def _told(study: StudySpec, cell: Record) -> str:
     where = f" ({study.label_of(cell['point'])})" if cell["point"] and len(study.points) > 1 else ""
-    return f"{percent(cell['mean'], cell['spread'])} by {arm_name(cell['arm'])}{where}"
+    return f"{_with_spread(cell)} by {arm_name(cell['arm'])}{where}"
 
 
 def _plateaus(study: StudySpec, metrics: Record) -> list[str]:
@@ -223,6 +228,6 @@ def _table(study: StudySpec, cells: Sequence[Record], task: str) -> str:
     lines.append("|---" * (2 + len(study.labels)) + "|")
     for point, arm in dict.fromkeys((c["point"], c["arm"]) for c in cells if c["task"] == task):
         numbers = [own.get((point, arm, n)) for n in study.labels]
-        shown = [percent(c["mean"], c["spread"]) if c else "" for c in numbers]
+        shown = [_with_spread(c) if c else "" for c in numbers]
         lines.append(f"| {arm_name(arm)} | {study.label_of(point) if point else ''} | {' | '.join(shown)} |")
     return "\n".join(lines)
