@@ -1,8 +1,9 @@
 """The record of a study: `make study STUDY=masking_ratio` runs the experiment and then this.
 
 Reads results/<study>/: copies its summary, with command, date, machine and cost, to docs/studies/<study>.md, its figure
-beside it, and its claims with their numbers to benchmarks/results/studies/<study>.json. A claim that does not hold is
-a result, not a failure: the exit status tells only whether there was a study to record.
+beside it, and its claims with their numbers to benchmarks/results/studies/<study>.json, with the digests of the code
+that each stage's jobs ran. A claim that does not hold is a result, not a failure: the exit status tells only whether
+there was a study to record.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import load_config
+from pipeline.jobs import jobs
+from pipeline.plan import Plan
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -24,6 +29,15 @@ def cost_line(cost: dict[str, Any]) -> str:
     minutes = {row["of"]: row["core_hours"] * 60 for row in cost["rows"]}
     training = sum(value for name, value in minutes.items() if name.split()[0] == "train")
     return f"{minutes['all']:.1f} CPU minutes, {training:.1f} of them training"
+
+
+def codes(study: str) -> dict[str, list[str]]:
+    """Digests of the code that made the study's outputs, by stage; `unknown` of jobs that left none."""
+    found: dict[str, set[str]] = {}
+    for job in jobs(Plan.discover(load_config(ROOT / "config" / "experiments" / f"{study}.yaml"))):
+        if job.output.exists():
+            found.setdefault(job.stage, set()).add(job.measured().get("code", "unknown"))
+    return {stage: sorted(digests) for stage, digests in found.items()}
 
 
 def page(study: str, summary: str, made: str) -> str:
@@ -51,7 +65,7 @@ def main() -> int:
         shutil.copy(results / "figures" / "study.png", docs / f"{study}.png")
         record = ROOT / "benchmarks" / "results" / "studies" / f"{study}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
-        content = {"date": date.today().isoformat(), "machine": machine, **found}
+        content = {"date": date.today().isoformat(), "machine": machine, "code": codes(study), **found}
         record.write_text(json.dumps(content, indent=1) + "\n")
         holding = sum(claim["holds"] for claim in found["claims"])
         print(f"{study}: {holding} of {len(found['claims'])} claims hold")

@@ -2,9 +2,9 @@
 
 A `Job` knows its output, the key of all that shapes it, and the records it reads; `jobs(plan)` lists those of an
 experiment in the order of work (the same as the Snakefile's, and a test says so). While a job runs and when it fails,
-`<log>.error.json` says so; when it ends well, `<log>.measured.json` holds its cost and `made_from`, a digest of key
-and inputs: what is made from something else today is outdated, whatever the dates say. Both lie below `logs/`, so they
-are no outputs that Snakemake removes, and no digest covers them.
+`<log>.error.json` says so; when it ends well, `<log>.measured.json` holds its cost, its code and `made_from`, a
+digest of key and inputs: what is made from something else today is outdated, whatever the dates say. Both lie below
+`logs/`, so they are no outputs that Snakemake removes, and no digest covers them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pipeline.config import BaselineSampleSpec, digest_of
 from pipeline.energy import EnergyMeter
 from pipeline.plan import Plan
-from pipeline.provenance import ProvenanceError, alive, file_digest, read_json, write_json
+from pipeline.provenance import ProvenanceError, alive, code_digest, file_digest, read_json, write_json
 
 State = Literal["current", "outdated", "missing", "failed", "running"]
 LOGS = Path("logs")
@@ -123,11 +123,11 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
 
 @contextmanager
 def recorded(plan: Plan, job: Job) -> Iterator[None]:
-    """Record the block's cost and plan when it ends well, and why it did not otherwise; once for all its processes."""
+    """Record the block's cost, plan and code when it ends well, else why it did not; once for all its processes."""
     if not is_recording():
         yield
         return
-    error, made_from = job.record("error"), job.made_from()
+    error, made_from, code = job.record("error"), job.made_from(), code_digest()[:12]
     attempts = _failed_attempts(error, job.key)
     started = {"key": job.key, "host": socket.gethostname(), "failed_attempts": attempts}
     write_json(
@@ -140,7 +140,7 @@ def recorded(plan: Plan, job: Job) -> Iterator[None]:
         told = {"process": None, "error": str(reason) or type(reason).__name__}
         write_json(error, {**started, **told, "failed_attempts": [*attempts, cost()]})
         raise
-    made = {"made_from": made_from, "plan": plan.save().as_posix()}
+    made = {"made_from": made_from, "plan": plan.save().as_posix(), "code": code}
     write_json(job.record("measured"), {**made, **cost(), **({"failed_attempts": attempts} if attempts else {})})
     error.unlink(missing_ok=True)
 

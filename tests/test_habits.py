@@ -18,7 +18,7 @@ from pipeline.commands.why import explain
 from pipeline.config import load_config
 from pipeline.jobs import JOBS, jobs, recorded
 from pipeline.plan import Plan
-from pipeline.provenance import read_json
+from pipeline.provenance import code_digest, read_json
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +184,7 @@ def test_a_job_killed_without_a_word_has_failed(tmp_path, monkeypatch) -> None:
         record = job.record("error")
         killed = record.read_text()
     assert job.measured()["peak_mb"] > 0 and job.failure() is None
+    assert job.measured()["code"] == code_digest()[:12]
     record.write_text(killed.replace(f'"process": {json.loads(killed)["process"]}', '"process": 999999999'))
     assert job.state({}) == "failed" and "without a word" in str(job.failure())
     (tmp_path / "raw" / "a.h5").write_bytes(b"another")
