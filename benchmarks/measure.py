@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
+import os
 import platform
 import re
 import resource
@@ -59,6 +60,7 @@ def cost(case: Case) -> Cost:
 
 def _measured(case: Case) -> Cost:
     gc.collect()
+    os.sync()  # what the case before left to write
     before = _reset_peak_mb()
     wall, cpu = time.monotonic(), cpu_seconds()
     result = case.function(*case.arguments)
