@@ -26,8 +26,8 @@ from unittest.mock import MagicMock
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 STAND_INS = {
-    *("array_api_compat", "dask", "deflate", "distributed", "google_crc32c", "h5py", "numcodecs", "psutil", "rich"),
-    *("safetensors", "scipy", "xarray", "yaml", "zarr"),
+    *("array_api_compat", "blake3", "dask", "deflate", "distributed", "google_crc32c", "h5py", "numcodecs", "psutil"),
+    *("rich", "safetensors", "scipy", "xarray", "yaml", "zarr"),
 }
 
 

@@ -80,6 +80,6 @@ def test_fingerprint_cache_reads_a_file_once(tmp_path, monkeypatch) -> None:
     assert FingerprintCache(tmp_path / "cache.json")(path) == value
 
 
-def test_file_digest_of_nothing_is_blake2b(tmp_path) -> None:
+def test_file_digest_of_nothing_is_blake3(tmp_path) -> None:
     (tmp_path / "empty").touch()
-    assert file_digest(tmp_path / "empty") == "cae66941d9efbd404e4d88758ea67670"
+    assert file_digest(tmp_path / "empty") == "af1349b9f5f9a1a6a0404dea36dcc949"

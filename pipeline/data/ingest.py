@@ -30,7 +30,7 @@ from pipeline.data.plausibility import EnergyCheck
 from pipeline.data.progress import shower_progress
 from pipeline.data.selection import wanted
 from pipeline.data.store import shower_hashes
-from pipeline.provenance import fingerprint, new_digest, write_json
+from pipeline.provenance import Digest, fingerprint, write_json
 
 _DIGEST_BLOCK = 1 << 20
 _WRITES_AHEAD = 1
@@ -179,7 +179,7 @@ class _Digest:
     """The digest of a file, taken in steps by a thread of its own, so that a file is read from disk once."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._size, self._digest = path, path.stat().st_size, new_digest()
+        self._path, self._size, self._digest = path, path.stat().st_size, Digest()
 
     def __enter__(self) -> _Digest:
         self._file = open(self._path, "rb")

@@ -63,7 +63,7 @@ def _file(path: str, size: int, record: Record) -> Record:
     if kind := _TYPES.get(PurePosixPath(path).suffix):
         entry["encodingFormat"] = kind
     if digest := record["files"].get(path, {}).get("digest"):
-        entry["identifier"] = f"blake2b-128:{digest}"
+        entry["identifier"] = f"blake3-128:{digest}"
     for figure in record["figures"].values():
         if path == figure["file"]:
             entry["description"] = figure["caption"]
