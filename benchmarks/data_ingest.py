@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,17 @@ def specs(mesh: str) -> tuple[DatasetSpec, DetectorSpec]:
 
 
 def fresh(name: str) -> Path:
-    """The place of a case's output, empty."""
+    """The place of a case's output, empty; an old one is moved aside, for removing it is no part of the work."""
     path = OUTPUT / name
-    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        path.rename(tempfile.mkdtemp(prefix=name, dir=_aside()))
     path.mkdir(parents=True)
+    return path
+
+
+def _aside() -> Path:
+    path = OUTPUT / "old"
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -141,14 +150,15 @@ def run_floor(raw: Path, manifest: Path) -> tuple[float, float]:
     with h5py.File(raw) as handle:
         index = ChunkIndex.of(handle["showers"])
     assert index is not None
-    folder, codec = fresh("floor"), Blosc("zstd", 1, Blosc.SHUFFLE)
+    folder = fresh("floor")
+    codecs = {"cell": Blosc("lz4", 5, Blosc.SHUFFLE), "energy": Blosc("lz4", 5, Blosc.BITSHUFFLE)}
     wall, cpu = time.monotonic(), cpu_seconds()
 
     def inflated(i: int) -> int:
         return len(deflate.zlib_decompress(os.pread(file.fileno(), int(index.size[i]), int(index.address[i])), nbytes))
 
-    def compressed(piece: np.ndarray) -> bytes:
-        return bytes(codec.encode(piece))
+    def compressed(name: str, piece: np.ndarray) -> bytes:
+        return bytes(codecs[name].encode(piece))
 
     nbytes = index.nbytes
     with open(raw, "rb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -156,7 +166,7 @@ def run_floor(raw: Path, manifest: Path) -> tuple[float, float]:
         for name, values in columns.items():
             with open(folder / name, "wb") as out:
                 pieces = [values[i : i + COLUMN_CHUNK] for i in range(0, len(values), COLUMN_CHUNK)]
-                for piece in pool.map(compressed, pieces):
+                for piece in pool.map(partial(compressed, name), pieces):
                     out.write(piece)
                 out.flush()
                 os.fsync(out.fileno())

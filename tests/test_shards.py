@@ -67,6 +67,16 @@ def test_any_range_reads_as_with_zarr(n: int, data: st.DataObject, tmp_path_fact
     np.testing.assert_array_equal(array[:], some_values(n))
 
 
+def test_a_shard_of_zeros_alone_is_there(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """So that one that is not there was lost."""
+    array = written(tmp_path, some_values(129), [], pool)  # the last shard is one zero
+    np.testing.assert_array_equal(read_column(array, tmp_path / "energy", 120, 129), np.zeros(9))
+    np.testing.assert_array_equal(array[:], some_values(129))
+    (tmp_path / "energy" / "c" / "2").unlink()
+    with pytest.raises(ShardError, match=r"energy/c/2: expected a shard, found no file"):
+        read_column(array, tmp_path / "energy", 120, 129)
+
+
 def test_a_damaged_index_is_named(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     array = written(tmp_path, some_values(100), [], pool)
     shard = tmp_path / "energy" / "c" / "0"

@@ -25,7 +25,7 @@ from zarr.codecs import ZstdCodec
 from pipeline.calorimeter import CylinderMesh, RaggedShowers
 from pipeline.calorimeter.showers import index_dtype
 from pipeline.data.compute import default_threads
-from pipeline.data.shards import Codec, ColumnWriter, create_column
+from pipeline.data.shards import ColumnWriter, create_column
 from pipeline.provenance import fsync_file, fsync_folder, remove_leftovers, temporary_name, tree_digest
 
 DENSE_CHUNK = 16
@@ -48,15 +48,14 @@ class PartWriter:
         attributes: Mapping[str, Any],
         values: Mapping[str, Any] | None = None,
         allow_dense: bool = True,
-        codec: Codec = "zstd",
         cells_of: Path | None = None,
     ) -> None:
         """A writer of `store`; nothing is touched before the context is entered.
 
-        codec: of the hit values; lz4 is written and read in half the time and is 4 % larger. cells_of: a ragged
-        store whose showers have the same cells, whose files are then shared (hard links where the disk allows them).
+        cells_of: a ragged store whose showers have the same cells, whose files are then shared (hard links where the
+        disk allows them).
         """
-        self.store, self.mesh, self.allow_dense, self.codec, self.cells_of = store, mesh, allow_dense, codec, cells_of
+        self.store, self.mesh, self.allow_dense, self.cells_of = store, mesh, allow_dense, cells_of
         self.n_hits = 0
         self.layout = "ragged"
         self.digest = ""
@@ -78,12 +77,12 @@ class PartWriter:
             raise
         self._pool = ThreadPoolExecutor(default_threads())
         about = {"long_name": "flat index of the cell", "compress": "r phi z"}
-        self._cell = None if self.cells_of else self._column("cell", index_dtype(self.mesh), about, "zstd")
-        self._energy = self._column("energy", np.float32, dict(self._values), self.codec)
+        self._cell = None if self.cells_of else self._column("cell", index_dtype(self.mesh), about)
+        self._energy = self._column("energy", np.float32, dict(self._values))
         return self
 
-    def _column(self, name: str, dtype: Any, attributes: dict[str, Any], codec: Codec) -> ColumnWriter:
-        return ColumnWriter(self._group, self._temporary, name, dtype, attributes, self._pool, codec)
+    def _column(self, name: str, dtype: Any, attributes: dict[str, Any]) -> ColumnWriter:
+        return ColumnWriter(self._group, self._temporary, name, dtype, attributes, self._pool)
 
     def append(self, showers: RaggedShowers, hashes: NDArray[np.uint64]) -> None:
         """Add showers behind those before."""

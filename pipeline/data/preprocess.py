@@ -56,7 +56,6 @@ def preprocess_part(
         _attributes(part, transform),
         {"units": "1", "long_name": "value behind the recipe's prefix"},
         allow_dense=False,
-        codec="lz4",
         cells_of=None if transform.geometry or part.manifest["layout"] != "ragged" else part.store,
     )
     with client_for(compute, threads) as workers, writer:

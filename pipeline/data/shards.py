@@ -2,8 +2,9 @@
 
 In: values as they arrive. Out: the same bytes that zarr writes for chunks of 2^18 values in shards of 2^23 (Zarr v3
 core, "sharding_indexed": chunks, then an index of offset and size for each, then its CRC-32C), compressed in threads
-while the next values are made. A column of a single chunk has no shards and is left to zarr, as are arrays of any
-other layout. Nothing is synced here: `publish` does that.
+while the next values are made. A shard of zeros alone, which zarr leaves out, is written: a missing one is lost. A
+column of a single chunk has no shards and is left to zarr, as are arrays of any other layout. Nothing is synced here:
+`publish` does that. Compressed is by lz4 behind a shuffle, 2 % larger than zstd and several times as fast.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from zarr.codecs import BloscCodec
 CHUNK = 1 << 18
 SHARD = 1 << 23
 _ABSENT = 2**64 - 1
-Codec = Literal["zstd", "lz4"]
+_CODEC: Literal["lz4"] = "lz4"
+_LEVEL = 5
 
 
 class ShardError(RuntimeError):
@@ -38,7 +40,6 @@ def create_column(
     n: int,
     dimensions: tuple[str, ...],
     attributes: dict[str, Any],
-    codec: Codec = "zstd",
 ) -> zarr.Array[Any]:
     """An array of n values in chunks of 2^18, in shards of 2^23 when one chunk does not hold it."""
     return group.create_array(
@@ -47,11 +48,16 @@ def create_column(
         dtype=np.dtype(dtype),
         chunks=(CHUNK if n > CHUNK else max(n, 1),),
         shards=(SHARD,) if n > CHUNK else None,
-        compressors=BloscCodec(cname=codec, clevel=1, shuffle="shuffle"),
+        compressors=BloscCodec(cname=_CODEC, clevel=_LEVEL, shuffle=_shuffle(np.dtype(dtype))),
         fill_value=0,
         dimension_names=dimensions,
         attributes=attributes,
     )
+
+
+def _shuffle(dtype: np.dtype[Any]) -> Literal["shuffle", "bitshuffle"]:
+    """Bits of floats, for most bits of an energy's mantissa are noise; bytes of cells and counts."""
+    return "bitshuffle" if dtype.kind == "f" else "shuffle"
 
 
 class ColumnWriter:
@@ -65,11 +71,10 @@ class ColumnWriter:
         dtype: Any,
         attributes: dict[str, Any],
         pool: Executor,
-        codec: Codec = "zstd",
     ) -> None:
         self._group, self._folder, self._name, self._attributes = group, folder / name / "c", name, attributes
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._pool, self._codec, self._n, self._shard = pool, codec, 0, 0
+        self._pool, self._n, self._shard = pool, 0, 0
         self._chunk = np.zeros(CHUNK, self._dtype)
         self._chunks: list[Future[bytes]] = []
 
@@ -89,7 +94,7 @@ class ColumnWriter:
         if self._n > CHUNK:
             self._compress()
             self._write()
-        array = create_column(self._group, self._name, self._dtype, self._n, ("hit",), self._attributes, self._codec)
+        array = create_column(self._group, self._name, self._dtype, self._n, ("hit",), self._attributes)
         if 0 < self._n <= CHUNK:
             array[:] = self._chunk[: self._n]
 
@@ -97,7 +102,7 @@ class ColumnWriter:
         """The chunk to the pool, and a shard to its file when it is complete."""
         if len(self._chunks) == SHARD // CHUNK:
             self._write()
-        self._chunks.append(self._pool.submit(_encoded, self._chunk, self._codec))
+        self._chunks.append(self._pool.submit(_encoded, self._chunk))
         self._chunk = np.zeros(CHUNK, self._dtype)
 
     def _write(self) -> None:
@@ -107,17 +112,17 @@ class ColumnWriter:
         offsets = np.cumsum(sizes) - sizes
         present = np.flatnonzero(sizes)
         index[present] = np.stack([offsets, sizes], axis=1)[present]
-        if len(present):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._folder / str(self._shard), "wb") as file:
-                file.writelines(chunks)
-                file.write(index.tobytes() + google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with open(self._folder / str(self._shard), "wb") as file:
+            file.writelines(chunks)
+            file.write(index.tobytes() + google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
         self._chunks, self._shard = [], self._shard + 1
 
 
-def _encoded(chunk: NDArray[Any], codec: Codec) -> bytes:
+def _encoded(chunk: NDArray[Any]) -> bytes:
     """A compressed chunk; nothing for zeros, the array's fill value."""
-    return bytes(Blosc(cname=codec, clevel=1, shuffle=Blosc.SHUFFLE).encode(chunk)) if chunk.any() else b""
+    shuffle = Blosc.BITSHUFFLE if _shuffle(chunk.dtype) == "bitshuffle" else Blosc.SHUFFLE
+    return bytes(Blosc(_CODEC, _LEVEL, shuffle).encode(chunk)) if chunk.any() else b""
 
 
 def read_column(array: zarr.Array[Any], folder: Path, start: int, stop: int) -> NDArray[Any]:
