@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dask import threaded
 from dask.base import compute
@@ -49,8 +48,8 @@ class Workers:
     def in_order(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """`function(item)` for each item, in the items' order; an exception of any of them is raised here."""
         if self.client is not None:
-            return _window(function, items, self.client, AHEAD * self.n)
-        return _waves(function, items, self.n)
+            return _window(lambda item: self.client.submit(function, item, pure=False), items, AHEAD * self.n)
+        return _in_threads(function, items, self.n)
 
 
 @contextmanager
@@ -153,27 +152,23 @@ def _connected(address: str) -> Iterator[Any]:
         yield client
 
 
-def _waves(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
-    """Waves of n items in Dask's threads; the next wave runs while the results of one are used."""
-    work, left = delayed(function, pure=False), iter(items)
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
+    """Dask's threads, which take the next item while the results of others wait: waves of items would wait for all."""
+    work = delayed(function, pure=False)
+    with ThreadPoolExecutor(n) as pool, ThreadPoolExecutor(AHEAD * n) as ahead:
 
-    def wave() -> tuple[Result, ...]:
-        tasks = [work(item) for item in islice(left, n)]
-        return tuple(compute(*tasks, scheduler=threaded.get, num_workers=n))  # type: ignore[no-untyped-call]
+        def result(item: Item) -> Result:
+            (found,) = compute(work(item), scheduler=threaded.get, pool=pool)  # type: ignore[no-untyped-call]
+            return cast("Result", found)
 
-    with ThreadPoolExecutor(1) as ahead:
-        results = wave()
-        while results:
-            following = ahead.submit(wave)
-            yield from results
-            results = following.result()
+        yield from _window(lambda item: ahead.submit(result, item), items, AHEAD * n)
 
 
-def _window(function: Callable[[Item], Result], items: Iterable[Item], client: Any, size: int) -> Iterator[Result]:
-    """At most `size` items at the client at a time."""
-    left, waiting = iter(items), deque[Any]()
-    for item in left:
-        waiting.append(client.submit(function, item, pure=False))
+def _window(submit: Callable[[Item], Any], items: Iterable[Item], size: int) -> Iterator[Any]:
+    """Results of futures in the items' order, at most `size` of them at a time."""
+    waiting = deque[Any]()
+    for item in items:
+        waiting.append(submit(item))
         if len(waiting) >= size:
             yield waiting.popleft().result()
     while waiting:
