@@ -2,7 +2,7 @@
 
 One recipe: ln(E / E_inc + 1e-6), then (x - mean) / deviation. All start from a store of the same showers that was made
 before the clock starts, each from the layout that suits it, and end with statistics and showers on disk:
-- `ours`: from the ingested part (ragged, blosc zstd 1) by `preprocess` and `merge`: the logarithms of the hits, fsynced
+- `ours`: from the ingested part (ragged, blosc lz4 5) by `preprocess` and `merge`: the logarithms of the hits, fsynced
   and hashed, and the fitted transform; the subtraction and division wait for the loader, where they ride on a copy;
 - `numpy`: the dense Zarr store (zstd 1, chunks of 16 showers, shards of 320) as one array, the recipe as one writes it
   down, the normalised showers in a store of the same layout;

@@ -55,7 +55,7 @@ def main() -> int:
         if not (results / "study" / "metrics.json").is_file():
             print(f"{results}: expected a finished study, found none; run make study STUDY={study}", file=sys.stderr)
             return 1
-        found = json.loads((results / "study" / "metrics.json").read_text())
+        found, code = json.loads((results / "study" / "metrics.json").read_text()), codes(study)
         cost = json.loads((results / "cost.measured.json").read_text())
         machine = f"{platform.machine()}, {multiprocessing.cpu_count()} cores"
         made = f"`make study STUDY={study}`, {date.today().isoformat()}, {machine}, {cost_line(cost)}."
@@ -65,7 +65,7 @@ def main() -> int:
         shutil.copy(results / "figures" / "study.png", docs / f"{study}.png")
         record = ROOT / "benchmarks" / "results" / "studies" / f"{study}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
-        content = {"date": date.today().isoformat(), "machine": machine, "code": codes(study), **found}
+        content = {"date": date.today().isoformat(), "machine": machine, "code": code, **found}
         record.write_text(json.dumps(content, indent=1) + "\n")
         holding = sum(claim["holds"] for claim in found["claims"])
         print(f"{study}: {holding} of {len(found['claims'])} claims hold")

@@ -22,8 +22,8 @@ from pipeline.paths import FINGERPRINTS, Paths
 from pipeline.provenance import FingerprintCache, ProvenanceError, file_digest, read_json, write_json
 from pipeline.raw_files import RawFile, find_raw_files, simulate_key, simulated_parts
 
-LOCK_VERSION = 1
-PAPER_VERSION = 1  # of `results/<experiment>/paper/`; bumped when what the stage writes changes
+LOCK_VERSION = 2
+PAPER_VERSION = 2  # of `results/<experiment>/paper/`; bumped when what the stage writes changes
 
 
 @dataclass(frozen=True)

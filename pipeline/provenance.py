@@ -23,6 +23,7 @@ _SAMPLED_BLOCKS = 16
 _SAMPLE = 1 << 16
 _HASHING_THREADS = 4
 _SMALL_FILE = 64 << 20
+_ALGORITHM = "blake3"
 
 
 class ProvenanceError(RuntimeError):
@@ -191,11 +192,11 @@ class FingerprintCache:
         stat = os.stat(path)
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # a copy may keep its date, but never its ctime
         entry = self._known.get(str(path))
-        if entry is None or entry[:3] != state or len(entry) != 4:
-            entry = [*state, fingerprint(path)]
+        if entry is None or entry[:-1] != [*state, _ALGORITHM]:
+            entry = [*state, _ALGORITHM, fingerprint(path)]
             self._known[str(path)] = entry
             self._changed = True
-        return str(entry[3])
+        return str(entry[-1])
 
     def save(self) -> None:
         """Write the cache when it changed; a read-only folder only costs the next start some milliseconds."""

@@ -330,7 +330,7 @@ def test_without_a_paper_there_is_nothing_to_verify(paper, capsys) -> None:
     content = record()
     write_json(f"{RESULTS}/paper/figures.json", {**content, "version": 99})
     assert main(["verify", RESULTS]) == 1
-    assert "expected a paper's record of version 1, found 99; run `snakemake paper`" in capsys.readouterr().err
+    assert "expected a paper's record of version 2, found 99; run `snakemake paper`" in capsys.readouterr().err
     Path(f"{RESULTS}/paper/figures.json").unlink()
     assert main(["verify", RESULTS]) == 1
     assert "expected a record, found no file" in capsys.readouterr().err

@@ -77,6 +77,14 @@ def test_dense_in_memory_gives_the_same_batches(toy, augment, monkeypatch):
         assert same(*(loader.training_batch(samples, 64) for loader in loaders))
 
 
+@pytest.mark.parametrize("batch", [2, 64])
+def test_dense_showers_are_copied_in_any_number_of_threads(toy, batch, monkeypatch):
+    monkeypatch.setattr("pipeline.training.dense_source._BYTES_PER_THREAD", 1)
+    monkeypatch.setattr("pipeline.training.dense_source.default_threads", lambda: 3)
+    own = stored(toy)
+    assert same(*(Loader([own.in_memory(dense)], 4).training_batch(0, batch) for dense in (False, True)))
+
+
 def test_dense_showers_among_those_of_other_data_sets_are_the_same(toy):
     own = stored(toy)
     hits, dense = own.in_memory(), own.in_memory(dense=True)

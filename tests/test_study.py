@@ -363,6 +363,15 @@ def test_the_control_is_subtracted_pair_by_pair() -> None:
     assert lone["mean"] == pytest.approx(0.23 - 0.315)
 
 
+def test_one_subset_is_paired_with_each_of_the_others() -> None:
+    """Of the whole pool of labels there is one."""
+    zero_shot = [{**row, "arm": "zero_shot", "subset": 0, "error": 0.1} for row in CLEAR if row["arm"] == "shuffled"][
+        ::2
+    ]
+    found = paired([*CLEAR, *zero_shot], ("high", "pretrained"), ("high", "zero_shot"), "front", 50)
+    assert found["n"] == 4 and found["mean"] == pytest.approx(0.215 - 0.1)
+
+
 def test_cells_tell_spread_over_everything_and_over_seeds() -> None:
     cell = next(c for c in cells(CLEAR) if (c["point"], c["arm"]) == ("high", "pretrained"))
     assert cell["n"] == 4 and cell["seeds"] == 2

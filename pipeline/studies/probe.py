@@ -142,7 +142,7 @@ def _rows(study: StudySpec, task: str, pool: Pool, what: Row, head: Callable[[Ro
 
 
 def _trained_rows(study: StudySpec, task: str, pool: Pool, what: Row, networks: dict[str, MaskedViT]) -> Iterator[Row]:
-    """Rows of networks trained on labels: each seed takes its share of the subsets."""
+    """Rows of networks trained on labels: each seed takes its share of the subsets, all seeds the only one."""
     spec = study.from_labels
     assert spec is not None
     mine = study.seeds.index(what["seed"])

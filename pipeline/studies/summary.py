@@ -97,7 +97,7 @@ def verdict(study: StudySpec, claim: Record) -> str:
     return (
         f"{'holds' if claim['holds'] else '**does not hold**'}: {sides[0]} against {sides[1]}, difference "
         f"{100 * claim['difference']:.1f}, margin {100 * claim['margin']:.1f} ({rule}); subset by subset "
-        f"{percent(pair['mean'], pair['spread'])}"
+        f"{_with_spread(pair)}"
     )
 
 

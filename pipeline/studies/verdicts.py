@@ -68,7 +68,8 @@ def paired(rows: Sequence[Row], worse: tuple[str, str], better: tuple[str, str],
     keys = [key for side in sides for key in side if key[0] is not None] or list(sides[0])
 
     def at(side: Mapping[Any, float], key: tuple[Any, int]) -> float | None:
-        return side.get(key, side.get((None, key[1])))
+        subset = key[1] if any(other for _, other in side) else 0  # the whole pool of labels is one subset
+        return side.get((key[0], subset), side.get((None, subset)))
 
     pairs = [(k[0], at(sides[0], k), at(sides[1], k)) for k in dict.fromkeys(keys)]
     known = [(seed, w - b) for seed, w, b in pairs if w is not None and b is not None]
