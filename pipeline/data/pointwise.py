@@ -23,11 +23,14 @@ class DivideByIncidentEnergy:
 
     def forward(self, x: Array, incident: Array) -> Array:
         """Dimensionless, or MeV per GeV."""
-        return x / (incident / self.unit_mev)
+        return x / self._in_units(incident)
 
     def inverse(self, x: Array, incident: Array) -> Array:
         """MeV."""
-        return x * (incident / self.unit_mev)
+        return x * self._in_units(incident)
+
+    def _in_units(self, incident: Array) -> Array:
+        return incident if self.unit_mev == 1 else incident / self.unit_mev
 
 
 @dataclass(frozen=True)

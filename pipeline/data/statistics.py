@@ -92,10 +92,12 @@ class CellStatistics:
             cell = showers.cell[piece].astype(np.intp)
             hits += np.bincount(cell, minlength=n)
             total += np.bincount(cell, weights=value[piece], minlength=n)
-        mean = total / np.maximum(hits, 1)
+        mean, memory = total / np.maximum(hits, 1), np.empty(min(len(value), _HITS_AT_ONCE))
         for piece in pieces:
             cell = showers.cell[piece].astype(np.intp)
-            deviation = value[piece] - mean[cell]
+            deviation = memory[: len(cell)]
+            np.take(mean, cell, out=deviation, mode="clip")  # into memory that is in the cache
+            np.subtract(value[piece], deviation, out=deviation)
             m2 += np.bincount(cell, weights=np.multiply(deviation, deviation, out=deviation), minlength=n)
         largest = float(value.max(initial=-np.inf))
         return cls(len(showers), fill, largest, hits.reshape(shape), mean.reshape(shape), m2.reshape(shape))
