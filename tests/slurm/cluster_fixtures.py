@@ -95,6 +95,12 @@ class Cluster:
         """Whether no job waits or runs."""
         return not slurm("squeue", "--noheader").strip()
 
+    def clear(self) -> None:
+        """Cancel what a test that failed left, so that the next one finds an idle cluster."""
+        if not self.idle():
+            slurm("scancel", "--user", "root")
+            wait_until(self.idle, seconds=120)
+
     def set_node(self, state: str) -> None:
         """Drain the node, or take it back."""
         slurm("scontrol", "update", f"nodename={self.node}", f"state={state}", "reason=test")

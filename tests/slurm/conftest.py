@@ -38,6 +38,7 @@ def workspace(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) 
     (tmp_path / "slurm").symlink_to(REPOSITORY / "profiles" / "slurm")
     yield workspace
     stop_all()
+    cluster.clear()
     cluster.record(request.node.name, tmp_path)
 
 

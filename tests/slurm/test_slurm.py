@@ -94,7 +94,7 @@ def test_a_job_out_of_time_goes_on_where_it_was(prepared: Workspace, cluster: Cl
     wait_until(lambda: checkpoint(prepared), running)
     hold(prepared, "train/generator/model")
     (job,) = cluster.jobs(prepared.folder)
-    slurm("scontrol", "update", f"jobid={job.number}", "endtime=now")
+    slurm("scontrol", "update", f"jobid={job.number}", "endtime=now+3")  # "now" may have passed when it arrives
     finished(prepared, running)
     first, second = cluster.jobs(prepared.folder)
     assert (first.state, second.state) == ("TIMEOUT", "COMPLETED")
