@@ -21,7 +21,7 @@ from pipeline.training.batches import Buffers, Turns
 from pipeline.training.sources import Rows
 
 BYTES_PER_CELL = 5  # a value and whether it is a hit
-_BYTES_PER_THREAD = 1 << 20  # less is copied before a thread has begun
+_BYTES_PER_THREAD = 1 << 23  # less is copied before a thread has begun
 Pairs = Sequence[tuple[NDArray[Any], NDArray[Any]]]  # what is held, and the memory of a batch
 
 
@@ -66,6 +66,9 @@ def _copied(pairs: Pairs, rows: Rows) -> None:
         for own, batch in pairs:
             np.take(own, rows[some], axis=0, out=batch[some], mode="clip")
 
+    if n == 1:
+        piece(0)
+        return
     with ThreadPoolExecutor(n) as pool:
         others = [pool.submit(piece, i) for i in range(1, n)]
         piece(0)
