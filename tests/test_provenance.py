@@ -80,6 +80,18 @@ def test_fingerprint_cache_reads_a_file_once(tmp_path, monkeypatch) -> None:
     assert FingerprintCache(tmp_path / "cache.json")(path) == value
 
 
+def test_a_fingerprint_of_another_algorithm_is_taken_again(tmp_path) -> None:
+    """It would be told as a file that changed under the run."""
+    (tmp_path / "a").write_bytes(b"a")
+    cache = FingerprintCache(tmp_path / "cache.json")
+    value = cache(tmp_path / "a")
+    cache.save()
+    ((*state, _, _),) = read_json(tmp_path / "cache.json").values()
+    for old in ([*state, "0" * 32], [*state, "blake2b", "0" * 32]):
+        write_json(tmp_path / "cache.json", {str(tmp_path / "a"): old})
+        assert FingerprintCache(tmp_path / "cache.json")(tmp_path / "a") == value
+
+
 def test_file_digest_of_nothing_is_blake3(tmp_path) -> None:
     (tmp_path / "empty").touch()
     assert file_digest(tmp_path / "empty") == "af1349b9f5f9a1a6a0404dea36dcc949"
