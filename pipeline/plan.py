@@ -56,7 +56,7 @@ class Plan:
     def save(self) -> Path:
         """Write the plan under its own digest (never changed afterwards) and return the path.
 
-        Keys stay in the order of the configuration, in which figures and tables show samples and points.
+        Keys stay in the order of the configuration, in which a study shows its points.
         """
         content = self._content()
         path = self.paths.results / "plans" / f"{digest_of(json.dumps(content))}.json"
@@ -405,6 +405,10 @@ def _locked(config: Config, files: dict[str, dict[str, RawFile]]) -> dict[str, d
     if not (isinstance(lock, dict) and all(isinstance(parts, dict) for parts in lock.values())):
         raise ConfigError(
             f"{config.data_lock}: expected a lock written by `caloforge freeze`, got other JSON; freeze again"
+        )
+    if content.get("version") != LOCK_VERSION:
+        raise ConfigError(
+            f"{config.data_lock}: version: expected {LOCK_VERSION}, found {content.get('version')!r}; freeze again"
         )
     kept: dict[str, dict[str, RawFile]] = {}
     for dataset, found in files.items():

@@ -27,7 +27,7 @@ from pipeline.data.formats import FormatError
 from pipeline.data.formats.binning import read_binning
 from pipeline.data.ingest import ingest
 from pipeline.data.store import Part, StoreError
-from pipeline.plan import Plan
+from pipeline.plan import LOCK_VERSION, PAPER_VERSION, Plan
 from pipeline.provenance import ProvenanceError, code_digest, file_digest, read_json, write_json
 
 SIZES = (1000, 10**5, 10**9, 2**31, 2**40, 2**62, 2**63, 10**30)
@@ -235,7 +235,7 @@ def data_lock(folder: Path, draw: Draw) -> str:
     content = {"experiment": "locked", "datasets": {"siw": siw}}
     free = Plan.discover(load_config(content)).files["siw"]
     parts = {part: {"path": file.path, "key": file.key, "digest": "0" * 32} for part, file in free.items()}
-    write_json(lock, {"version": 1, "experiment": "locked", "datasets": {"siw": parts}})
+    write_json(lock, {"version": LOCK_VERSION, "experiment": "locked", "datasets": {"siw": parts}})
     lock.write_bytes(mutated(lock.read_bytes(), draw))
     try:
         found = Plan.discover(load_config({**content, "data_lock": str(lock)})).files["siw"]
@@ -293,7 +293,7 @@ def _paper(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     files = {path: {"kind": kind, "digest": file_digest(root / path)} for path, kind in kinds.items()}
     drawn = {"file": figure, "digest": files[figure]["digest"], "inputs": {table: files[table]["digest"]}}
     record = {
-        "version": 1,
+        "version": PAPER_VERSION,
         "experiment": "toy",
         "plan": plan,
         "configuration": Plan.load(root / plan).report_key(),

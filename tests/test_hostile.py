@@ -116,3 +116,5 @@ def test_a_model_is_not_believed_about_its_size(family: str, place: str, value: 
 def test_what_is_drawn_is_refused_or_read_right(target: str) -> None:
     outcomes = tried(target, 25, derandomize=True)
     assert outcomes["refused"] >= 5
+    if target in ("data lock", "record of a paper"):  # or their version here is an old one, and nothing else is tried
+        assert outcomes["read"]

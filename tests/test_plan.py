@@ -185,6 +185,9 @@ def test_a_missing_or_foreign_lock_is_explained(raw_folder, test_config) -> None
     write_json("lock.json", [])
     with pytest.raises(ConfigError, match="expected a lock written by"):
         keys(test_config)
+    write_json("lock.json", {"version": 1, "experiment": "test", "datasets": {}})
+    with pytest.raises(ConfigError, match=r"lock\.json: version: expected 2, found 1; freeze again"):
+        keys(test_config)
 
 
 def test_functions_of_wildcards_say_so_at_once() -> None:
