@@ -82,7 +82,7 @@ class RunSpec(Spec):
     training: TrainingSpec
     slices: PositiveInt = Field(1, description="cut the training into this many chained jobs")
     seed: int = 1
-    version: int = 1
+    version: int = 2
 
     def training_digest(self) -> str:
         """Digest of all that shapes the training; slices, processes and kept checkpoints do not.
