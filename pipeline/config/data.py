@@ -118,7 +118,7 @@ class DatasetSpec(Spec):
     select: SelectSpec | None = Field(None, description="which showers of each file; default: all")
     download: DownloadSpec | None = None
     simulate: SimulateSpec | None = None
-    ingest_version: int = 1
+    ingest_version: int = 2
 
     @field_validator("files", mode="before")
     @classmethod

@@ -99,8 +99,7 @@ class PartWriter:
         try:
             if kind is None:
                 self._finish()
-                self.digest = tree_digest(self._temporary)
-                publish(self._temporary, self.store)
+                self.digest = publish(self._temporary, self.store)
         finally:
             self._pool.shutdown(cancel_futures=True)
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -122,7 +121,7 @@ class PartWriter:
             "incident_phi": (labels[2], {"long_name": "azimuth of the particle", "units": "rad"}),
             "shower_hash": (
                 np.concatenate([np.zeros(0, np.uint64), *self._hashes]),
-                {"long_name": "first 8 bytes of BLAKE2b over cells, energies, incident energy"},
+                {"long_name": "first 8 bytes of BLAKE3 over cells, energies, incident energy"},
             ),
         }
         for name, (values, attributes) in columns.items():
@@ -199,10 +198,11 @@ def _linked(source: str, target: str) -> None:
 # ------------------------------------------------------------------------- whole or not at all
 
 
-def publish(temporary: Path, store: Path) -> None:
-    """Make the finished store durable and give it its name; an older store of that name is replaced."""
+def publish(temporary: Path, store: Path) -> str:
+    """Make the finished store durable, give it its name and return its digest; an older store there is replaced."""
     tree = list(os.walk(temporary))
-    with ThreadPoolExecutor(_SYNCING_THREADS) as pool:
+    with ThreadPoolExecutor(_SYNCING_THREADS + 1) as pool:
+        digest = pool.submit(tree_digest, temporary)  # while the disk writes
         list(pool.map(fsync_file, [Path(folder) / name for folder, _, names in tree for name in names]))
     for folder, _, _ in tree:
         fsync_folder(Path(folder))
@@ -218,3 +218,4 @@ def publish(temporary: Path, store: Path) -> None:
                 raise
     fsync_folder(store.parent)
     shutil.rmtree(aside, ignore_errors=True)
+    return digest.result()

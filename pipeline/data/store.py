@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from pipeline.calorimeter import CylinderMesh, RaggedShowers, Showers
@@ -266,7 +266,7 @@ def _check_manifest(path: Path, content: dict[str, Any]) -> None:
 
 
 def shower_hashes(showers: RaggedShowers) -> NDArray[np.uint64]:
-    """One hash per shower, shape (shower,): the first 8 bytes (little-endian) of BLAKE2b over its content.
+    """One hash per shower, shape (shower,): the first 8 bytes (little-endian) of BLAKE3 over its content.
 
     Content: cell indices as little-endian u32, visible energies (MeV) as f32, incident energy as f32.
     """
@@ -276,10 +276,10 @@ def shower_hashes(showers: RaggedShowers) -> NDArray[np.uint64]:
     )
     digests = []
     for i, (low, high) in enumerate(itertools.pairwise((4 * showers.offsets).tolist())):
-        digest = blake2b(cell[low:high])
+        digest = blake3(cell[low:high])
         digest.update(energy[low:high])
         digest.update(incident[4 * i : 4 * i + 4])
-        digests.append(digest.digest()[:8])
+        digests.append(digest.digest(8))
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
