@@ -187,6 +187,41 @@ def test_fifty_steps_of_any_number_of_processes_are_those_of_one(toy, tmp_path, 
         check_same(rows(tmp_path / f"{world}{strategy}", run), rows(tmp_path / "1", run))
 
 
+SHORT_LIVES = """
+import functools, os, sys, torch
+from torch import distributed, nn
+from pipeline.training.distributed import ranks
+
+join, rank = distributed.init_process_group, int(os.environ["RANK"])
+
+def live():
+    with ranks(torch.device("cpu")) as team:
+        network = nn.parallel.DistributedDataParallel(nn.Linear(64, 64), gradient_as_bucket_view=True)
+        network(torch.randn(8, 64)).sum().backward()
+        return team.total([1.0])
+
+for life in range(150):  # meeting over a file: a server would look up names for each
+    file = f"file://{sys.argv[1]}/{life}"
+    distributed.init_process_group = functools.partial(join, init_method=file, rank=rank, world_size=2)
+    assert live() == [2.0]
+"""
+
+
+@pytest.mark.slow
+def test_a_group_ends_however_soon_its_network_dies(tmp_path):
+    common = os.environ | {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen([sys.executable, "-c", SHORT_LIVES, tmp_path], env=common | {"RANK": str(rank)})
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in both] == [0, 0]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "before", "after"), [("ddp", 2, 1), ("fsdp", 2, 1), ("fsdp", 1, 2)])
 def test_a_checkpoint_of_some_processes_is_gone_on_from_by_others(toy, tmp_path, strategy, before, after):

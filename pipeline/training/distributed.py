@@ -25,6 +25,9 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.config import ParallelSpec
 
 _TIMEOUT = datetime.timedelta(minutes=10)  # how long a process waits for the others before it fails
+# The last group joined. torch ends a group's threads without Python's lock only where Python lets go of it last; where
+# the reducer of a network does, a thread that lets go of a tensor then waits for that lock for ever (torch 2.13, gloo).
+_GROUP: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    _GROUP[:] = [distributed.group.WORLD]
     try:
         yield Ranks(int(os.environ["RANK"]), world)
     finally:
