@@ -24,6 +24,7 @@ from pipeline.data.part_writer import (
     DENSE_CHUNK,
     DENSE_SHARD,
     array_of,
+    make_durable,
     mesh_attributes,
     publish,
     write_coordinates,
@@ -104,6 +105,7 @@ class DenseWriter:
         try:
             if kind is None:
                 self._finish()
+                make_durable(self._temporary)
                 publish(self._temporary, self.store)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)

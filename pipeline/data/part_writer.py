@@ -99,7 +99,11 @@ class PartWriter:
         try:
             if kind is None:
                 self._finish()
-                self.digest = publish(self._temporary, self.store)
+                with ThreadPoolExecutor(1) as beside:
+                    digest = beside.submit(tree_digest, self._temporary)  # while the disk writes
+                    make_durable(self._temporary)
+                self.digest = digest.result()
+                publish(self._temporary, self.store)
         finally:
             self._pool.shutdown(cancel_futures=True)
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -198,14 +202,17 @@ def _linked(source: str, target: str) -> None:
 # ------------------------------------------------------------------------- whole or not at all
 
 
-def publish(temporary: Path, store: Path) -> str:
-    """Make the finished store durable, give it its name and return its digest; an older store there is replaced."""
+def make_durable(temporary: Path) -> None:
+    """Have the disk write all files of a finished store."""
     tree = list(os.walk(temporary))
-    with ThreadPoolExecutor(_SYNCING_THREADS + 1) as pool:
-        digest = pool.submit(tree_digest, temporary)  # while the disk writes
+    with ThreadPoolExecutor(_SYNCING_THREADS) as pool:
         list(pool.map(fsync_file, [Path(folder) / name for folder, _, names in tree for name in names]))
     for folder, _, _ in tree:
         fsync_folder(Path(folder))
+
+
+def publish(temporary: Path, store: Path) -> None:
+    """Give a durable store its name; an older store of that name is replaced."""
     aside = temporary.with_suffix(".old.tmp")
     while temporary.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -218,4 +225,3 @@ def publish(temporary: Path, store: Path) -> str:
                 raise
     fsync_folder(store.parent)
     shutil.rmtree(aside, ignore_errors=True)
-    return digest.result()

@@ -4,7 +4,7 @@ In: values as they arrive. Out: the same bytes that zarr writes for chunks of 2^
 core, "sharding_indexed": chunks, then an index of offset and size for each, then its CRC-32C), compressed in threads
 while the next values are made. A shard of zeros alone, which zarr leaves out, is written: a missing one is lost. A
 column of a single chunk has no shards and is left to zarr, as are arrays of any other layout. Nothing is synced here:
-`publish` does that. Compressed is by lz4 behind a shuffle: hardly larger than zstd, and faster both ways.
+`make_durable` does that. Compressed is by lz4 behind a shuffle: hardly larger than zstd, and faster both ways.
 """
 
 from __future__ import annotations

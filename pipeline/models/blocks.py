@@ -85,7 +85,7 @@ class Attention(nn.Module):
 
 
 def feed_forward(width: int, ratio: float) -> nn.Sequential:
-    """The block's perceptron, with the exact GELU of the ViT: CPUs take longer for its tanh approximation."""
+    """The block's perceptron, with the exact GELU, as in the ViT; the DiT approximates it by tanh."""
     hidden = int(width * ratio)
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
