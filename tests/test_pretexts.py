@@ -140,8 +140,8 @@ def test_a_fill_changes_the_hidden_tokens_only(fill):
     some = task("masked_patches", fill=fill, sigma=0.5, shares=[0.5, 0.25, 0.25])
     own, data = network(some), batch()
     masked = masking(some, 16, GRID, seeded())
-    patches, token = filled(own, some, data, masked, seeded(2))
     true, hidden = patchify(data.values, PATCH), masked.hidden
+    patches, token = filled(own, some, true, masked, data.conditions.domain, seeded(2))
     assert torch.equal(patches[~hidden], true[~hidden])
     assert token is None or not (token & ~hidden).any()
     if fill == "zero":
@@ -166,10 +166,9 @@ def test_what_is_hidden_does_not_reach_the_prediction(fill):
     masked = masking(some, 16, GRID, seeded())
 
     def predicted(cells):
-        changed = Batch(cells, data.hit, data.conditions)
         if fill == "drop":
             return own(cells, masked.order, masked.visible)
-        return own.restore(*filled(own, some, changed, masked, seeded()))
+        return own.restore(*filled(own, some, patchify(cells, PATCH), masked, data.conditions.domain, seeded()))
 
     hidden_cells = masked.hidden.reshape(16, *GRID).repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert torch.equal(predicted(data.values), predicted(torch.where(hidden_cells, 9.0, data.values)))

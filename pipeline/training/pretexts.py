@@ -73,7 +73,8 @@ def reconstruction_terms(
     if task.fill == "drop":
         raw = network(batch.values, hidden.order, hidden.visible, detectors_told(network, batch))
     else:
-        raw = network.restore(*filled(network, task, batch, hidden, generator), detectors_told(network, batch))
+        seen = filled(network, task, target, hidden, batch.conditions.domain, generator)
+        raw = network.restore(*seen, detectors_told(network, batch))
     sigmoid = network.spec.output == "sigmoid"
     return {
         f"{task.name}_{loss.name}": loss.weight
@@ -83,10 +84,15 @@ def reconstruction_terms(
 
 
 def filled(
-    network: MaskedViT, task: Reconstruction, batch: Batch, masked: Masking, generator: torch.Generator
+    network: MaskedViT,
+    task: Reconstruction,
+    patches: Tensor,
+    masked: Masking,
+    domain: Tensor,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
     """(B, N, P) patches with the hidden ones filled, and (B, N) bool: those that become the learned token."""
-    patches, hidden = patchify(batch.values, network.spec.patch), masked.hidden
+    hidden = masked.hidden
     if task.fill == "token":
         return patches, hidden
     noise = climatology = token = torch.zeros_like(hidden)
@@ -102,13 +108,13 @@ def filled(
     if task.fill == "zero":
         return patches.masked_fill(hidden[:, :, None], 0), None
     if task.fill == "empty":
-        empty = patchify(network.empty[batch.conditions.domain], network.spec.patch)
+        empty = patchify(network.empty[domain], network.spec.patch)
         return torch.where(hidden[:, :, None], empty, patches), None
     if task.fill in ("noise", "mixture"):
         drawn = torch.randn(patches.shape, generator=generator, device=generator.device)
         patches = torch.where(noise[:, :, None], patches + task.sigma * drawn, patches)
     if task.fill in ("climatology", "mixture"):
-        mean = patchify(network.climatology[batch.conditions.domain], network.spec.patch)
+        mean = patchify(network.climatology[domain], network.spec.patch)
         patches = torch.where(climatology[:, :, None], mean, patches)
     return patches, token if task.fill == "mixture" else None
 

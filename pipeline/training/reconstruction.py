@@ -20,12 +20,12 @@ from pipeline.models.tokens import Triple
 
 def masked_error(prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     """Mean squared error over the hidden tokens (arXiv:2111.06377, section 3); tokens (B, N, P), (B, N) bool."""
-    return masked_mean((prediction - target).square(), hidden)
+    return masked_mean(F.mse_loss(prediction, target, reduction="none"), hidden)
 
 
 def masked_mean(error: Tensor, asked: Tensor) -> Tensor:
     """Mean of (B, N, P) over the tokens (B, N) asked for, equally many in each shower."""
-    return (error.mean(dim=2) * asked).sum() / asked.sum()
+    return (error.sum(dim=2) * asked).sum() / (asked.sum() * error.shape[2])
 
 
 def reconstruction_loss(
@@ -34,15 +34,15 @@ def reconstruction_loss(
     """One loss of the decoder's raw output (logits with `sigmoid`) against the target, (B, N, P)."""
     if spec.name == "bce":
         return masked_mean(F.binary_cross_entropy_with_logits(raw.float(), target, reduction="none"), asked)
-    prediction = raw.sigmoid() if sigmoid else raw
+    prediction = (raw.sigmoid() if sigmoid else raw).float()
     if spec.name == "sinkhorn":
-        return sinkhorn(torch.where(asked[:, :, None], prediction.float(), target), target, grid, spec.blur)
-    if spec.name == "mse":
-        return masked_error(prediction / spec.scale, target / spec.scale, asked)
-    error = (prediction - target) / spec.scale
+        return sinkhorn(torch.where(asked[:, :, None], prediction, target), target, grid, spec.blur)
+    if spec.name == "mse":  # units of the scale: taken from the mean, not from every cell
+        return masked_error(prediction, target, asked) / spec.scale**2
     if spec.name == "mae":
-        return masked_mean(error.abs(), asked)
-    return masked_mean(F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=spec.delta), asked)
+        return masked_mean(F.l1_loss(prediction, target, reduction="none"), asked) / spec.scale
+    error = F.huber_loss(prediction, target, reduction="none", delta=spec.delta * spec.scale)
+    return masked_mean(error, asked) / spec.scale**2
 
 
 def sinkhorn(prediction: Tensor, target: Tensor, grid: Triple, blur: float, scaling: float = 0.7) -> Tensor:
