@@ -76,8 +76,10 @@ class Attention(nn.Module):
     def _split(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, W), rotary angles -> queries, keys and values of the heads."""
         n, tokens, width = x.shape
-        split = self.query_key_value(x).reshape(n, tokens, 3, self.heads, width // self.heads)  # (B, N, 3, H, W/H)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, N, W/H)
+        each = (n, tokens, self.heads, width // self.heads)
+        query, key, value = (  # 3 x (B, H, N, W/H)
+            part.reshape(each).transpose(1, 2) for part in self.query_key_value(x).chunk(3, dim=2)
+        )
         query, key = self.query_norm(query), self.key_norm(key)  # 2 x (B, H, N, W/H)
         if angles is not None:
             query, key = rotated(query, angles), rotated(key, angles)  # 2 x (B, H, N, W/H)
