@@ -17,14 +17,16 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 5
+UNITS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 Row = dict[str, Any]
 
 
@@ -40,10 +42,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Case:
-    """A function of a benchmark module and its (picklable) arguments."""
+    """A function of a benchmark module, its (picklable) arguments, and variables for the process that runs it."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def cpu_seconds() -> float:
@@ -54,8 +57,19 @@ def cpu_seconds() -> float:
 
 def cost(case: Case) -> Cost:
     """The case once, in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with _environment(case.environment), multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (case,))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _measured(case: Case) -> Cost:
@@ -107,9 +121,21 @@ def row(name: str, value: float, unit: str, against: str | None, workload: str, 
         "unit": unit,
         "against": against,
         "n": n,
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
+        "machine": machine(),
         "date": date.today().isoformat(),
     }
+
+
+def machine() -> str:
+    """Architecture, cores, and on Linux the processor's name and what it multiplies matrices with."""
+    told = f"{platform.machine()}, {multiprocessing.cpu_count()} cores"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return told
+    processor = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    units = [unit for unit in UNITS if unit in processor.get("flags", "").split()]
+    return ", ".join([told, *filter(None, [processor.get("model name"), " ".join(units)])])
 
 
 def write(name: str, rows: Sequence[Row]) -> Path:

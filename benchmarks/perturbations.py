@@ -8,8 +8,6 @@ benchmarks/results/perturbations.json. Exit status 1 when a claim does not hold.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from measure import quoted
+from measure import machine, quoted
 
 from pipeline.evaluation.perturbations import PERTURBATIONS
 from pipeline.evaluation.summary import summarise
@@ -103,13 +101,12 @@ def main() -> int:
     lines = every_metric(rows)
     found = claims(lines)
     n = max(row["n"] for row in rows if row["sample"] == "floor" and row["observable"] == "classifier")
-    machine = f"{platform.machine()}, {multiprocessing.cpu_count()} cores"
-    made = f"`make study-perturbations`, {date.today().isoformat()}, {machine}; {n} showers a side."
+    made = f"`make study-perturbations`, {date.today().isoformat()}, {machine()}; {n} showers a side."
     PAGE.write_text(page(found, reactions(lines), made), encoding="utf-8")
     FIGURE.parent.mkdir(exist_ok=True)
     shutil.copy(STUDY / "figures" / "summary.png", FIGURE)
     RESULTS.parent.mkdir(exist_ok=True)
-    content = {"date": date.today().isoformat(), "machine": machine, "showers": n, "claims": found, "lines": lines}
+    content = {"date": date.today().isoformat(), "machine": machine(), "showers": n, "claims": found, "lines": lines}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
     for row in found:
         print(f"{'holds ' if row['holds'] else 'FAILS '} {row['claim']:70} {row['measured']}")

@@ -12,7 +12,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from measure import machine
 from reliability_faults import FAULTS, Tests
 
 from pipeline.provenance import code_digest
@@ -175,7 +175,7 @@ def made(parts: dict[str, list[Row]]) -> str:
     for key, names in of.items():
         codes, days = " ".join(key).split(" | ")
         lines.append(f"{', '.join(names)}: {' to '.join(days.split())}, code {', '.join(codes.split())}")
-    return f"Measured on {platform.machine()}, {multiprocessing.cpu_count()} cores. {'; '.join(lines)}."
+    return f"Measured on {machine()}. {'; '.join(lines)}."
 
 
 def page(parts: dict[str, str]) -> str:

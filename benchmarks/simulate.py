@@ -7,12 +7,13 @@ Writes benchmarks/results/simulate.json: the median of the repetitions, in core-
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import statistics
 import time
 from datetime import date
 from pathlib import Path
+
+from measure import machine
 
 from pipeline.config import BUILT_IN_DETECTORS, SimulateSpec
 from pipeline.simulation import ENGINES
@@ -46,7 +47,7 @@ def main() -> None:
         for case in cases:
             times[case].append(measure(*case, seed=seed))
     rows = []
-    common = {"workload": WORKLOAD, "n": REPETITIONS, "machine": platform.machine(), "date": date.today().isoformat()}
+    common = {"workload": WORKLOAD, "n": REPETITIONS, "machine": machine(), "date": date.today().isoformat()}
     for (engine, detector), pairs in times.items():
         cpu, wall = (statistics.median(column) for column in zip(*pairs, strict=True))
         name = f"{engine}_{detector}"

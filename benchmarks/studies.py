@@ -9,13 +9,13 @@ there was a study to record.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import platform
 import shutil
 import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from measure import machine
 
 from pipeline.config import load_config
 from pipeline.jobs import jobs
@@ -57,15 +57,14 @@ def main() -> int:
             return 1
         found, code = json.loads((results / "study" / "metrics.json").read_text()), codes(study)
         cost = json.loads((results / "cost.measured.json").read_text())
-        machine = f"{platform.machine()}, {multiprocessing.cpu_count()} cores"
-        made = f"`make study STUDY={study}`, {date.today().isoformat()}, {machine}, {cost_line(cost)}."
+        made = f"`make study STUDY={study}`, {date.today().isoformat()}, {machine()}, {cost_line(cost)}."
         docs.mkdir(parents=True, exist_ok=True)
         summary = (results / "study" / "summary.md").read_text()
         (docs / f"{study}.md").write_text(page(study, summary, made), encoding="utf-8")
         shutil.copy(results / "figures" / "study.png", docs / f"{study}.png")
         record = ROOT / "benchmarks" / "results" / "studies" / f"{study}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
-        content = {"date": date.today().isoformat(), "machine": machine, "code": code, **found}
+        content = {"date": date.today().isoformat(), "machine": machine(), "code": code, **found}
         record.write_text(json.dumps(content, indent=1) + "\n")
         holding = sum(claim["holds"] for claim in found["claims"])
         print(f"{study}: {holding} of {len(found['claims'])} claims hold")
